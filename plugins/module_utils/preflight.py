@@ -1,0 +1,217 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a pair must be like before anything is changed on it.
+
+Pure functions. Each takes what was seen on the two servers and returns sentences that name
+the thing, its value and what would be right. An empty list means that all is well.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.swg.ha.plugins.module_utils.settings import KNOWN, SETTINGS
+
+Observations = Mapping[str, Mapping[str, Any]]
+
+
+def variable_problems(host: str, variables: Mapping[str, Any], specifications: Mapping[str, Any]) -> list[str]:
+    """Check what the inventory sets against the argument specifications of the collection and of its roles.
+
+    ``specifications`` holds argument specifications by variable name. Variables that are not set are left to the
+    roles' defaults; only those of the collection as a whole can be missing.
+    """
+    known = {**specifications, **SETTINGS}
+    given = {name: variables[name] for name in known if name in variables and variables[name] is not None}
+    spec = {name: known[name] for name in known if name in given or known[name].get("required")}
+    problems = [f"{host}: {text}" for text in ArgumentSpecValidator(spec).validate(given).error_messages]
+    for name, value in given.items():
+        problems += [f"{host}: {text}" for text in _port_problems(name, value)]
+    for name in variables:
+        if name.startswith("ha_") and name not in KNOWN:
+            # A group name or a fact of the operator's own may begin like ours: only a near miss is told.
+            for meant in difflib.get_close_matches(name, list(SETTINGS), n=1, cutoff=0.85):
+                problems.append(f"{host}: there is no setting {name}: did you mean {meant}?")
+    return problems
+
+
+def _port_problems(name: str, value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _port_problems(f"{name}.{key}", inner)
+    elif re.search(r"(^|[._])port$", name):
+        try:
+            valid = 1 <= int(value) <= 65535
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            yield f"{name} is {value!r}: a port is a number from 1 to 65535"
+
+
+def reachability_problems(observed: Observations) -> list[str]:
+    """Servers that Ansible could not talk to."""
+    return [
+        f"{host} cannot be reached from the controller ({observed[host].get('unreachable_reason') or 'no facts'}): both "
+        "servers of a pair must be up; check its power, its network and that you can log in to it by SSH"
+        for host in observed
+        if not observed[host].get("reachable")
+    ]
+
+
+def version_problems(observed: Observations, packages: Sequence[str]) -> list[str]:
+    """Different systems or package versions on the two servers."""
+    problems = []
+    systems = {host: seen.get("system", "unknown") for host, seen in observed.items()}
+    if len(set(systems.values())) > 1:
+        problems.append(
+            f"the servers run different systems ({_each(systems)}): both servers of a pair must run the same release"
+        )
+    for host, system in systems.items():
+        if system not in ("Debian 12", "Debian 13"):
+            problems.append(f"{host} runs {system}: the collection supports Debian 12 and Debian 13")
+    for host, seen in observed.items():
+        if seen.get("service_manager") != "systemd":
+            problems.append(f"{host} is managed by {seen.get('service_manager')!r}: systemd is needed as process 1")
+    for package in packages:
+        versions = {host: seen.get("packages", {}).get(package) for host, seen in observed.items()}
+        if len(set(systems.values())) == 1 and len(set(versions.values())) > 1:
+            problems.append(
+                f"the servers have different versions of {package} ({_each(versions)}): both must run the same; bring "
+                "them to the same state with apt first"
+            )
+        problems += [
+            f"{host}: package {package} is neither installed nor known to apt: check the package sources, or run apt-get update"
+            for host, version in versions.items()
+            if version is None
+        ]
+    return problems
+
+
+def package_versions(policy: str) -> dict[str, str]:
+    """Installed versions, or else the versions that apt would install, from the output of ``apt-cache policy``."""
+    versions: dict[str, str] = {}
+    package = ""
+    for line in policy.splitlines():
+        if line and not line[0].isspace():
+            package = line.rstrip(":")
+        found = re.match(r"\s+(Installed|Candidate): (\S+)", line)
+        # The installed version comes first. "(none)" is apt's word, whatever the locale of Debian's C.UTF-8.
+        if found and found[2] != "(none)":
+            versions.setdefault(package, found[2])
+    return versions
+
+
+def clock_problems(offset_s: float, uncertainty_s: float, limit_s: float) -> list[str]:
+    """The clocks of the two servers, compared; a problem only where the measurement leaves no doubt."""
+    if abs(offset_s) - uncertainty_s <= limit_s:
+        return []
+    return [
+        f"the servers' clocks differ by {abs(offset_s):.3f} s (give or take {uncertainty_s:.3f} s), the limit "
+        f"(preflight_clock_offset_max) is {limit_s} s: set both by the same NTP server first"
+    ]
+
+
+def address_problems(observed: Observations, virtual_ip: str) -> list[str]:
+    """Who answers for the virtual IP, and whether each link leads to the peer and to nowhere else."""
+    problems = []
+    own = {mac.lower() for seen in observed.values() for mac in seen.get("macs", [])}
+    for host, seen in observed.items():
+        for probe in seen.get("probes", []):
+            answers = {mac.lower() for mac in probe["macs"]}
+            strangers = sorted(answers - own)
+            if probe.get("error"):
+                problems.append(f"{host}: {probe['interface']} cannot be used as a link: {probe['error']}")
+            elif probe["address"] == virtual_ip:
+                if strangers:
+                    problems.append(
+                        f"ha_virtual_ip {virtual_ip} is already answered by another machine ({', '.join(strangers)}, seen "
+                        f"by {host} on {probe['interface']}): choose an address that nobody uses"
+                    )
+            elif probe["peer_mac"].lower() not in answers:
+                problems.append(
+                    f"{host}: the peer does not answer for {probe['address']} on {probe['interface']}: check the cable, the "
+                    "switch and the addresses of that link, or name the right interfaces in ha_link_interfaces"
+                )
+    return _unique(problems)
+
+
+def crossed_link_problems(observed: Observations) -> list[str]:
+    """Links that are not separate: an address of one link, answered by its own hardware on another."""
+    return _unique(
+        f"{host}: the peer's {probe['address']} answers on {probe['interface']} too, though it belongs to "
+        f"{probe['link']}: the two links share one network segment, and one switch can cut both; give each link a "
+        "switch (or a VLAN) of its own"
+        for host, seen in observed.items()
+        for probe in seen.get("crossed", [])
+        if probe["peer_mac"].lower() in {mac.lower() for mac in probe["macs"]}
+    )
+
+
+def choose_primary(
+    postgres: Observations, default_active: str, default_passive: str, told: str | None
+) -> tuple[str, list[str]]:
+    """Which server's databases live on, and what speaks against replacing the other's.
+
+    ``postgres`` holds what ``pg_replica`` (state info) says, by inventory name. Returns the inventory name of the
+    primary, and problems.
+    """
+    hosts = (default_active, default_passive)
+    if told and told not in hosts:
+        return default_active, [
+            f"ha_data_source is {told!r}: it must be the inventory name of a server of the pair: {' or '.join(hosts)}"
+        ]
+    standbys = [host for host in hosts if postgres[host].get("in_recovery")]
+    primaries = [host for host in hosts if postgres[host].get("exists") and host not in standbys]
+    if len(standbys) == 1 and len(primaries) == 1:
+        primary = primaries[0]
+        if told and told != primary:
+            return primary, [
+                f"ha_data_source is {told}, but {primary} is the primary of this pair and {told} its standby: leave "
+                "ha_data_source out, or run disable_ha first"
+            ]
+        return primary, []
+    if len(standbys) == 2:
+        return default_active, [
+            f"PostgreSQL is a standby on both servers ({' and '.join(hosts)}): none takes writes; promote the one with "
+            "the newest data (pg_promote()), then run this again"
+        ]
+    if told and told != default_active:
+        return default_active, [
+            f"ha_data_source is {told}, but {default_active} is active at first: set ha_default_active to {told}, so that "
+            "the server whose data lives is the active one"
+        ]
+    replaced = postgres[default_passive]
+    if told or not replaced.get("exists") or replaced.get("has_user_data") is False:
+        return default_active, []
+    why = (
+        f"has databases of its own ({_databases(replaced)})"
+        if replaced.get("has_user_data")
+        else "is stopped or does not answer, so that nobody can tell whether it holds data"
+    )
+    return default_active, [
+        f"PostgreSQL on {default_passive} {why}: enabling would replace it by a copy of {default_active}'s. Say whose data "
+        f"lives: ha_data_source={default_active} (that of {default_passive} is moved aside, not deleted), or "
+        f"ha_default_active={default_passive} with ha_data_source={default_passive}"
+    ]
+
+
+def _databases(info: Mapping[str, Any]) -> str:
+    names = [
+        f"{database['name']}, {int(database.get('size') or 0) / 1e6:.0f} MB"
+        for database in info.get("databases") or []
+        if database.get("user", True)
+    ]
+    return "; ".join(names) or "objects in the database postgres"
+
+
+def _each(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{host}: {value or 'none'}" for host, value in values.items())
+
+
+def _unique(problems: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(problems))

@@ -1,0 +1,253 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The arithmetic of a pair: who is whose peer, over which links, in which networks.
+
+Pure functions over Ansible's gathered facts. Nothing here talks to a host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# A bridge (docker0, virbr0) often has the same private network on every machine
+# and leads to no other machine: it is a link only where the operator names it.
+LINK_TYPES = frozenset({"ether", "bonding", "infiniband"})
+
+
+@dataclass(frozen=True)
+class Address:
+    """One IPv4 address of one interface."""
+
+    interface: str
+    mac: str
+    address: str
+    prefix: int
+    kind: str
+
+    @property
+    def network(self) -> ipaddress.IPv4Network:
+        return ipaddress.IPv4Network(f"{self.address}/{self.prefix}", strict=False)
+
+
+@dataclass(frozen=True)
+class Link:
+    """One cable of a server, seen from that server, with the peer's end of the same network."""
+
+    interface: str
+    address: str
+    prefix: int
+    network: str
+    mac: str
+    peer_interface: str
+    peer_address: str
+    peer_mac: str
+
+
+def addresses_of(facts: Mapping[str, Any], without: str = "") -> list[Address]:
+    """The IPv4 addresses in ``ansible_facts``, in the order of the interfaces' names.
+
+    ``without`` (the virtual IP) belongs to the pair, not to a server: it is left out.
+    """
+    found = []
+    for name in sorted(facts.get("interfaces", [])):
+        # Ansible stores the facts of "eth0.10" and "br-lan" under eth0_10 and br_lan.
+        device = facts.get(name.replace("-", "_").replace(".", "_").replace(":", "_"), {})
+        if device.get("type") == "loopback":
+            continue
+        for entry in [device.get("ipv4") or {}, *device.get("ipv4_secondaries", [])]:
+            if entry.get("address") and entry["address"] != without and entry.get("prefix"):
+                found.append(
+                    Address(
+                        name,
+                        str(device.get("macaddress", "")),
+                        str(entry["address"]),
+                        int(entry["prefix"]),
+                        str(device.get("type", "")),
+                    )
+                )
+    return found
+
+
+def links_between(
+    mine: Sequence[Address], theirs: Sequence[Address], virtual_ip: str = "", wanted: Sequence[str] = ()
+) -> list[Link]:
+    """The links from one server to its peer: networks that both have an address in.
+
+    The network of ``virtual_ip`` comes first (the service link), the others in the order
+    of the interface names; ``wanted`` (interface names) chooses and orders them instead.
+    """
+    candidates = [a for a in mine if a.interface in wanted] if wanted else [a for a in mine if a.kind in LINK_TYPES]
+    if wanted:
+        candidates.sort(key=lambda a: list(wanted).index(a.interface))
+    elif is_ipv4(virtual_ip):
+        candidates.sort(key=lambda a: ipaddress.IPv4Address(virtual_ip) not in a.network)
+    links: list[Link] = []
+    for address in candidates:
+        peer = next((a for a in theirs if a.network == address.network and (wanted or a.kind in LINK_TYPES)), None)
+        if peer is None or any(link.network == str(address.network) for link in links):
+            continue
+        links.append(
+            Link(
+                address.interface,
+                address.address,
+                address.prefix,
+                str(address.network),
+                address.mac,
+                peer.interface,
+                peer.address,
+                peer.mac,
+            )
+        )
+    return links
+
+
+def is_ipv4(text: Any) -> bool:
+    """Is this a dotted IPv4 address (no prefix length)?"""
+    try:
+        ipaddress.IPv4Address(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def pair_topology(
+    pair: str, hosts: Sequence[str], facts: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Everything that follows from the inventory and the gathered facts of one pair.
+
+    ``hosts`` are the inventory names in the pair's group, ``facts`` and ``settings``
+    are by inventory name: ``ansible_facts`` (empty where a host could not be reached)
+    and the ``ha_*`` variables. Returns ``{"problems": [text], "hosts": {name: facts to set}}``;
+    ``hosts`` is empty where the group is not a pair.
+    """
+    if len(hosts) != 2:
+        return {"problems": [_not_a_pair(pair, hosts)], "hosts": {}}
+    problems: list[str] = []
+    default_active = settings[hosts[0]].get("ha_default_active") or hosts[0]
+    if default_active not in hosts:
+        problems.append(
+            f"ha_default_active is {default_active!r}: it must be the inventory name of a server of the "
+            f"pair {pair!r}: {hosts[0]} or {hosts[1]}"
+        )
+        default_active = hosts[0]
+    active = str(default_active)
+    passive = next(host for host in hosts if host != active)
+    virtual_ip = str(settings[active].get("ha_virtual_ip") or "")
+    addresses = {host: addresses_of(facts[host], without=virtual_ip) for host in hosts}
+    nodes = {host: str(facts[host].get("nodename", "")) for host in hosts}
+    result = {}
+    for host, peer in ((active, passive), (passive, active)):
+        wanted = [str(name) for name in settings[host].get("ha_link_interfaces") or []]
+        problems += _unknown_interfaces(host, wanted, addresses[host])
+        links = links_between(addresses[host], addresses[peer], virtual_ip, wanted)
+        gateway = str(facts[host].get("default_ipv4", {}).get("gateway", ""))
+        pings = [str(a) for a in settings[host].get("ha_ping_nodes") or []] or ([gateway] if gateway else [])
+        result[host] = {
+            "ha_pair_hosts": [active, passive],
+            "ha_peer": peer,
+            "ha_node": nodes[host],
+            "ha_peer_node": nodes[peer],
+            "ha_nodes": [nodes[active], nodes[passive]],
+            "ha_is_default_active": host == active,
+            "ha_links": [asdict(link) for link in links],
+            "ha_ping_node_addresses": pings,
+        }
+    if all(facts[host] for host in hosts):
+        problems += _same_server(active, passive, nodes, addresses)
+        problems += _links(active, passive, result, addresses)
+        problems += _virtual_ip(virtual_ip, result[active]["ha_links"], {host: facts[host] for host in (active, passive)})
+    return {"problems": problems, "hosts": result}
+
+
+def _not_a_pair(pair: str, hosts: Sequence[str]) -> str:
+    names = ", ".join(hosts) or "none"
+    hint = "name each pair's own group in ha_pair" if len(hosts) > 2 else "add the missing server to the group"
+    return (
+        f"the inventory group {pair!r} (ha_pair) holds {len(hosts)} servers ({names}): a pair is exactly two; {hint}"
+    )
+
+
+def _unknown_interfaces(host: str, wanted: Sequence[str], addresses: Sequence[Address]) -> list[str]:
+    known = sorted({a.interface for a in addresses})
+    return [
+        f"ha_link_interfaces of {host} names {name!r}: {host} has no such interface with an IPv4 address "
+        f"(it has {', '.join(known) or 'none'})"
+        for name in wanted
+        if known and name not in known
+    ]
+
+
+def _same_server(
+    active: str, passive: str, nodes: Mapping[str, str], addresses: Mapping[str, Sequence[Address]]
+) -> list[str]:
+    shared = sorted({a.address for a in addresses[active]} & {a.address for a in addresses[passive]})
+    if shared:
+        return [
+            f"{active} and {passive} are the same server twice, or two with the same address: both have "
+            f"{', '.join(shared)}; every server of a pair needs addresses of its own"
+        ]
+    if nodes[active] == nodes[passive]:
+        return [
+            f"{active} and {passive} both have the host name {nodes[active]!r} (uname -n): Heartbeat tells servers "
+            "apart by it; give one another name (hostnamectl set-hostname)"
+        ]
+    return []
+
+
+def _links(
+    active: str, passive: str, result: Mapping[str, Mapping[str, Any]], addresses: Mapping[str, Sequence[Address]]
+) -> list[str]:
+    links = result[active]["ha_links"]
+    if len(links) >= 2:
+        return []
+    listed = "; ".join(
+        f"{host}: {', '.join(f'{a.interface} {a.address}/{a.prefix}' for a in addresses[host]) or 'no address'}"
+        for host in (active, passive)
+    )
+    if not links:
+        return [
+            f"{active} and {passive} are in different networks ({listed}): both servers of a pair need an address "
+            "in the network of the service and one in a second network, each over a switch of its own"
+        ]
+    return [
+        f"{active} and {passive} share one link only ({links[0]['network']}; {listed}): a pair needs two separate "
+        "links, each over a switch of its own; add a second network, or name the interfaces in ha_link_interfaces"
+    ]
+
+
+def _virtual_ip(
+    virtual_ip: str, links: Sequence[Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    if not is_ipv4(virtual_ip):
+        return [f"ha_virtual_ip is {virtual_ip!r}: it must be one IPv4 address without a prefix length, like 192.0.2.10"]
+    # Heartbeat adds the virtual IP beside an interface's own address: where it comes first, it is the server's own.
+    own = [
+        f"{host} {name}"
+        for host in facts
+        for name, device in facts[host].items()
+        if isinstance(device, Mapping) and (device.get("ipv4") or {}).get("address") == virtual_ip and "device" in device
+    ]
+    if own:
+        return [
+            f"ha_virtual_ip is {virtual_ip}: that is a server's own address ({', '.join(own)}); the virtual IP moves "
+            "between the servers, choose an address that no machine has"
+        ]
+    if not links:
+        return []
+    network = ipaddress.IPv4Network(links[0]["network"])
+    vip = ipaddress.IPv4Address(virtual_ip)
+    if vip not in network:
+        return [
+            f"ha_virtual_ip is {virtual_ip}: it must be in the network of the service link, {network} "
+            f"(interface {links[0]['interface']}); if another link carries the service, put it first in "
+            "ha_link_interfaces"
+        ]
+    if vip in (network.network_address, network.broadcast_address) and network.prefixlen < 31:
+        return [
+            f"ha_virtual_ip is {virtual_ip}: that is the network's own or its broadcast address; choose a free host "
+            f"address in {network}"
+        ]
+    return []

@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from ansible_collections.swg.ha.plugins.module_utils.clock import Offset
 from ansible_collections.swg.ha.plugins.module_utils.settings import KNOWN, SETTINGS
 
 Observations = Mapping[str, Mapping[str, Any]]
@@ -106,50 +107,61 @@ def package_versions(policy: str) -> dict[str, str]:
     return versions
 
 
-def clock_problems(offset_s: float, uncertainty_s: float, limit_s: float) -> list[str]:
+def clock_problems(offset: Offset, limit_s: float) -> list[str]:
     """The clocks of the two servers, compared; a problem only where the measurement leaves no doubt."""
-    if abs(offset_s) - uncertainty_s <= limit_s:
+    if not offset.beyond(limit_s):
         return []
     return [
-        f"the servers' clocks differ by {abs(offset_s):.3f} s (give or take {uncertainty_s:.3f} s), the limit "
+        f"the servers' clocks differ by {abs(offset.offset_s):.3f} s (give or take {offset.uncertainty_s:.3f} s), the limit "
         f"(preflight_clock_offset_max) is {limit_s} s: set both by the same NTP server first"
     ]
 
 
+def link_probes(links: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Ask for each of the peer's addresses on every link: on its own it must answer, on the others it must not."""
+    return [
+        {"address": str(link["peer_address"]), "interface": str(asked["interface"])} for asked in links for link in links
+    ]
+
+
 def address_problems(observed: Observations, virtual_ip: str) -> list[str]:
-    """Who answers for the virtual IP, and whether each link leads to the peer and to nowhere else."""
+    """Who answers for the virtual IP, whether each link leads to the peer, and whether the links are separate.
+
+    Of each server, ``links`` is the fact ``ha_links`` and ``probes`` what ``arp_probe_info`` returned for
+    the virtual IP and for ``link_probes()``.
+    """
+    own = {link[end].lower() for seen in observed.values() for link in seen["links"] for end in ("mac", "peer_mac")}
     problems = []
-    own = {mac.lower() for seen in observed.values() for mac in seen.get("macs", [])}
     for host, seen in observed.items():
-        for probe in seen.get("probes", []):
-            answers = {mac.lower() for mac in probe["macs"]}
-            strangers = sorted(answers - own)
-            if probe.get("error"):
-                problems.append(f"{host}: {probe['interface']} cannot be used as a link: {probe['error']}")
-            elif probe["address"] == virtual_ip:
-                if strangers:
+        by_address = {link["peer_address"]: link for link in seen["links"]}
+        for probe in seen["probes"]:
+            address, interface, answers = probe["address"], probe["interface"], set(probe["macs"])
+            if probe["error"]:
+                problems.append(f"{host}: {interface} cannot be used as a link: {probe['error']}")
+            elif address == virtual_ip:
+                if answers - own:
                     problems.append(
-                        f"ha_virtual_ip {virtual_ip} is already answered by another machine ({', '.join(strangers)}, seen "
-                        f"by {host} on {probe['interface']}): choose an address that nobody uses"
+                        f"ha_virtual_ip {virtual_ip} is already answered by another machine "
+                        f"({', '.join(sorted(answers - own))}, seen by {host} on {interface}): choose an address that "
+                        "nobody uses"
                     )
-            elif probe["peer_mac"].lower() not in answers:
-                problems.append(
-                    f"{host}: the peer does not answer for {probe['address']} on {probe['interface']}: check the cable, the "
-                    "switch and the addresses of that link, or name the right interfaces in ha_link_interfaces"
-                )
-    return _unique(problems)
+            else:
+                problems += _link_problems(host, interface, by_address[address], answers)
+    return list(dict.fromkeys(problems))
 
 
-def crossed_link_problems(observed: Observations) -> list[str]:
-    """Links that are not separate: an address of one link, answered by its own hardware on another."""
-    return _unique(
-        f"{host}: the peer's {probe['address']} answers on {probe['interface']} too, though it belongs to "
-        f"{probe['link']}: the two links share one network segment, and one switch can cut both; give each link a "
-        "switch (or a VLAN) of its own"
-        for host, seen in observed.items()
-        for probe in seen.get("crossed", [])
-        if probe["peer_mac"].lower() in {mac.lower() for mac in probe["macs"]}
-    )
+def _link_problems(host: str, interface: str, link: Mapping[str, Any], answers: set[str]) -> Iterable[str]:
+    address, answered = link["peer_address"], link["peer_mac"].lower() in answers
+    if interface == link["interface"] and not answered:
+        yield (
+            f"{host}: the peer does not answer for {address} on {interface}: check the cable, the switch and the "
+            "addresses of that link, or name the right interfaces in ha_link_interfaces"
+        )
+    elif interface != link["interface"] and answered:
+        yield (
+            f"{host}: the peer's {address} of link {link['interface']} answers on {interface} too: the two links share "
+            "one network segment, and one switch can cut both; give each link a switch (or a VLAN) of its own"
+        )
 
 
 def choose_primary(
@@ -211,7 +223,3 @@ def _databases(info: Mapping[str, Any]) -> str:
 
 def _each(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{host}: {value or 'none'}" for host, value in values.items())
-
-
-def _unique(problems: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(problems))

@@ -72,6 +72,5 @@ KNOWN = frozenset(SETTINGS) | {
     "ha_primary",
     "ha_preflight_problems",
     "ha_pair_secret",
-    "ha_certificates_changed",
     "ha_heartbeat",
 }

@@ -1,0 +1,156 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: fresh_service
+short_description: Run a systemd service with the configuration that is on the disk
+version_added: 0.1.0
+author:
+  - The swg.ha authors (@swg)
+description:
+  - Enables and starts a service, and restarts or reloads it if one of its files has changed since it last did so.
+  - It compares times instead of being told by a handler. A run that was cut off between writing a file and restarting the
+    service is made good by the next run, where a handler would have been forgotten.
+  - Units that changed on the disk are read again (C(systemctl daemon-reload)).
+options:
+  name:
+    description:
+      - The service, with or without C(.service).
+    type: str
+    required: true
+  files:
+    description:
+      - Files and folders that the service reads when it starts or is reloaded. Those that do not exist are passed over.
+      - A folder counts as changed when an entry was added, replaced or removed.
+    type: list
+    elements: path
+    default: []
+  on_change:
+    description:
+      - What to do with the running service when one of O(files) is newer.
+    type: str
+    choices: [reloaded, restarted]
+    default: restarted
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would otherwise.
+    support: full
+  diff_mode:
+    description: Shows differences.
+    support: full
+  platform:
+    description: The operating systems that it runs on.
+    support: full
+    platforms: linux
+notes:
+  - Times are those of the file system (C(st_ctime)) and of systemd, both from the machine's wall clock.
+"""
+
+EXAMPLES = r"""
+- name: Run Heartbeat, and let it take up what changed
+  swg.ha.fresh_service:
+    name: heartbeat
+    files: [/etc/ha.d/ha.cf, /etc/ha.d/haresources, /etc/ha.d/authkeys]
+    on_change: reloaded
+"""
+
+RETURN = r"""
+done:
+  description: What was done, in the words of systemctl.
+  returned: success
+  type: list
+  elements: str
+  sample: [daemon-reload, restart]
+newer:
+  description: The files that had changed since the service last took them up.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/ha.d/ha.cf]
+running:
+  description: Whether the service was running before.
+  returned: success
+  type: bool
+  sample: true
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.swg.ha.plugins.module_utils.units import (
+    PROPERTIES,
+    Unit,
+    UnitError,
+    newer_files,
+    parse_show,
+    verbs,
+)
+
+
+def look(module: AnsibleModule, name: str) -> Unit:
+    """Ask systemd for the unit."""
+    argv = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(PROPERTIES)}", "--", name]
+    rc, out, err = module.run_command(argv)
+    if rc != 0:
+        raise UnitError(f"systemctl show {name} failed: {err.strip() or out.strip()}")
+    return parse_show(out)
+
+
+def change_times(paths: list[str]) -> dict[str, float]:
+    """When each of the existing paths was last written, replaced, or given other attributes."""
+    times = {}
+    for path in paths:
+        try:
+            times[path] = os.stat(path).st_ctime
+        except FileNotFoundError:
+            continue
+    return times
+
+
+def apply(module: AnsibleModule, name: str, words: list[str]) -> None:
+    """Do it, and fail with the end of the journal where systemd refuses."""
+    for word in words:
+        rc, out, err = module.run_command(["systemctl", word, *([] if word == "daemon-reload" else ["--", name])])
+        if rc != 0:
+            _rc, journal, _err = module.run_command(["journalctl", "--no-pager", "--lines=20", f"--unit={name}"])
+            raise UnitError(f"systemctl {word} {name} failed: {err.strip() or out.strip()}\n{journal}")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "on_change": {"type": "str", "choices": ["reloaded", "restarted"], "default": "restarted"},
+        },
+        supports_check_mode=True,
+    )
+    name = module.params["name"]
+    try:
+        unit = look(module, name)
+        newer = newer_files(unit, change_times([*module.params["files"], *unit.files]))
+        words = verbs(unit, newer, module.params["on_change"])
+        if not module.check_mode:
+            apply(module, name, words)
+    except UnitError as error:
+        module.fail_json(msg=str(error))
+    else:
+        module.exit_json(
+            changed=bool(words),
+            done=words,
+            newer=newer,
+            running=unit.running,
+            diff={
+                "before": f"{name}: {unit.active_state}{''.join(f', older than {path}' for path in newer)}\n",
+                "after": f"{name}: {unit.active_state if not words else 'active'}\n",
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.swg.ha.plugins.module_utils.clock import (
     COMMAND,
     ClockError,
@@ -23,14 +24,14 @@ MOST = 100
 STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-def seconds(nanoseconds: int) -> float:
+def seconds(nanoseconds: float) -> float:
     return round(nanoseconds / 1e9, 6)
 
 
 def shown(rounds: list[Round]) -> dict[str, Any]:
     """The measurement in the shape that RETURN of the module describes. Raises `ClockError`."""
     best = best_round(rounds)
-    host_time = datetime.fromtimestamp(best.host // 1_000_000_000, timezone.utc)
+    host_time = datetime.fromtimestamp(best.host // 1_000_000_000, UTC)
     return {
         "offset_s": seconds(best.offset),
         "uncertainty_s": seconds(best.round_trip / 2),
@@ -74,6 +75,4 @@ class ActionModule(ActionBase):
         steady_after = time.clock_gettime_ns(STEADY)
         if answer["rc"] != 0:
             raise ClockError(f"{COMMAND!r} ended with {answer['rc']}: {(answer['stderr'] or answer['stdout']).strip()}")
-        return Round(
-            Reading(wall_before, steady_before), Reading(wall_after, steady_after), parse_time(answer["stdout"])
-        )
+        return Round(Reading(wall_before, steady_before), Reading(wall_after, steady_after), parse_time(answer["stdout"]))

@@ -15,9 +15,10 @@ import selectors
 import socket
 import struct
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from ipaddress import AddressValueError, IPv4Address
-from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import NamedTuple
 
 ETH_P_ARP = 0x0806
 NOBODY = IPv4Address(0)
@@ -34,9 +35,7 @@ _SHORTEST = 60
 _SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFHWADDR = 0x8913, 0x8915, 0x8927
 _IFF_UP, _IFF_RUNNING, _IFF_NOARP = 0x1, 0x40, 0x80
 _ARPHRD_ETHER = 1
-_SOL_PACKET, _PACKET_AUXDATA, _TP_STATUS_VLAN_VALID = 263, 8, 0x10
-_AUXDATA = struct.Struct("=IIIHHHH")
-_VLAN_ID = 0x0FFF
+_PACKET_HOST, _PACKET_BROADCAST = 0, 1
 _INTERFACE_NAME_BYTES = 15
 _FRAMES_AT_ONCE = 64
 
@@ -135,6 +134,23 @@ def _ethernet_mac(name: str) -> bytes | None:
     return mac if family == _ARPHRD_ETHER else None
 
 
+def _sysfs(name: str, attribute: str) -> str | None:
+    """What the kernel says in /sys about the interface `name`, None if nothing."""
+    try:
+        with open(f"/sys/class/net/{name}/{attribute}", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def _master(name: str) -> str | None:
+    """The bridge or bond that the interface `name` is a part of."""
+    try:
+        return os.path.basename(os.readlink(f"/sys/class/net/{name}/master"))
+    except OSError:
+        return None
+
+
 def own_macs() -> set[bytes]:
     """The hardware addresses of every Ethernet interface in this network namespace."""
     found = set()
@@ -169,11 +185,10 @@ class Link:
         except OSError as error:
             raise ArpError(f"cannot open a packet socket, which needs root or CAP_NET_RAW: {error.strerror}") from error
         try:
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
             self._socket.bind((self.name, ETH_P_ARP))
         except OSError as error:
             self._socket.close()
-            raise self._error(error) from error
+            raise self._trouble(error) from error
         self.mac = mac
 
     def __enter__(self) -> Link:
@@ -185,22 +200,31 @@ class Link:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def _error(self, error: OSError) -> LinkError:
+    def _trouble(self, error: OSError) -> LinkError:
+        """What is wrong with the interface, in the words of `check` if it knows: the kernel's are vague."""
+        try:
+            self.check()
+        except LinkError as better:
+            return better
         return LinkError(f"interface {self.name}: {error.strerror}")
 
     def check(self) -> bytes:
         """Raise `LinkError` unless a frame could be sent and answered now. Returns the hardware address."""
+        carrier = _sysfs(self.name, "carrier")
         try:
             (flags,) = struct.unpack_from("=H", _ioctl(_SIOCGIFFLAGS, self.name))
             mac = _ethernet_mac(self.name)
         except OSError as error:
-            raise self._error(error) from error
+            raise LinkError(f"interface {self.name}: {error.strerror}") from error
         if mac is None or flags & _IFF_NOARP:
             raise LinkError(f"interface {self.name} is no Ethernet interface with ARP")
         if not flags & _IFF_UP:
             raise LinkError(f"interface {self.name} is down")
-        if not flags & _IFF_RUNNING:
+        # The flag follows the carrier up to a second later, the file at once.
+        if carrier == "0" or not flags & _IFF_RUNNING:
             raise LinkError(f"interface {self.name} has no carrier")
+        if (master := _master(self.name)) is not None:
+            raise LinkError(f"interface {self.name} is a part of {master}, which gets what it receives: ask on {master}")
         return mac
 
     def address_towards(self, target: IPv4Address) -> IPv4Address:
@@ -224,30 +248,60 @@ class Link:
         try:
             self._socket.send(frame)
         except OSError as error:
-            raise self._error(error) from error
+            raise self._trouble(error) from error
 
     def receive(self) -> Iterator[bytes]:
-        """The untagged frames that are waiting, but only so many that a flood cannot outlast a deadline."""
+        """The frames that are waiting, but only so many that a flood cannot outlast a deadline."""
         for _turn in range(_FRAMES_AT_ONCE):
             try:
-                frame, ancillary, _flags, _address = self._socket.recvmsg(2048, socket.CMSG_SPACE(_AUXDATA.size))
+                frame, (name, _protocol, kind, *_rest) = self._socket.recvfrom(2048)
             except BlockingIOError:
                 return
             except OSError as error:
-                raise self._error(error) from error
-            if not any(_is_tagged(*item) for item in ancillary):
+                raise self._trouble(error) from error
+            # A frame of a VLAN is another segment's. It is heard here too, without its tag, but either under the
+            # name of the VLAN's interface or, where there is none, as one for another host.
+            if name == self.name and kind in (_PACKET_HOST, _PACKET_BROADCAST):
                 yield frame
 
 
-def _is_tagged(level: int, kind: int, data: bytes) -> bool:
-    """Whether the kernel took a VLAN tag off this frame: it then belongs to another segment.
+class _Search:
+    """What is known about each probe, while it is asked."""
 
-    Such frames reach a socket on the parent interface too, looking like untagged ones.
-    """
-    if (level, kind) != (_SOL_PACKET, _PACKET_AUXDATA) or len(data) < _AUXDATA.size:
-        return False
-    status, tci = _AUXDATA.unpack_from(data)[0], _AUXDATA.unpack_from(data)[5]
-    return bool(status & _TP_STATUS_VLAN_VALID and tci & _VLAN_ID)
+    def __init__(self, probes: Sequence[Probe], wait_for_all: bool) -> None:
+        self._heard: dict[Probe, set[bytes]] = {probe: set() for probe in probes}
+        self._errors: dict[Probe, str] = {}
+        self._mine = own_macs()
+        self._wait_for_all = wait_for_all
+
+    def on(self, interface: str) -> list[Probe]:
+        return [probe for probe in self._heard if probe.interface == interface]
+
+    def waiting(self) -> list[Probe]:
+        """The probes that may still get an answer that is wanted."""
+        left = [probe for probe in self._heard if probe not in self._errors]
+        return left if self._wait_for_all else [probe for probe in left if not self._heard[probe] - self._mine]
+
+    @contextmanager
+    def ends_at_trouble(self, *probes: Probe) -> Iterator[None]:
+        """Take the first `LinkError` as the error of these probes."""
+        try:
+            yield
+        except LinkError as error:
+            for probe in probes:
+                self._errors.setdefault(probe, str(error))
+
+    def hear(self, interface: str, link: Link) -> None:
+        with self.ends_at_trouble(*self.on(interface)):
+            for frame in link.receive():
+                claim = parse_claim(frame)
+                if claim is not None and (probe := Probe(claim.address, interface)) in self._heard:
+                    self._heard[probe].add(claim.mac)
+
+    def answer(self, probe: Probe) -> Answer:
+        heard = self._heard[probe]
+        others, own = (sorted(map(mac_text, macs)) for macs in (heard - self._mine, heard & self._mine))
+        return Answer(probe, others, own, self._errors.get(probe))
 
 
 def ask(
@@ -256,7 +310,6 @@ def ask(
     count: int,
     from_interface: bool = False,
     wait_for_all: bool = False,
-    clock: Callable[[], float] = time.monotonic,
 ) -> list[Answer]:
     """Ask for all `probes` at the same time, within `timeout` seconds in all; one answer a probe, in their order.
 
@@ -265,70 +318,33 @@ def ask(
     second machine with the same address is heard too. `from_interface` asks from the interface's own
     address, not from 0.0.0.0. Raises `ArpError` when nothing can be asked.
     """
-    heard: dict[Probe, set[bytes]] = {probe: set() for probe in probes}
-    errors: dict[Probe, str] = {}
-    mine = own_macs()
-
-    def give_up(interface: str, error: LinkError) -> None:
-        for probe in heard:
-            if probe.interface == interface:
-                errors.setdefault(probe, str(error))
-
-    def waiting() -> list[Probe]:
-        return [probe for probe in heard if probe not in errors and (wait_for_all or not heard[probe] - mine)]
-
-    def listen(links: Iterable[tuple[str, Link]]) -> None:
-        for interface, link in links:
-            try:
-                for claim in filter(None, map(parse_claim, link.receive())):
-                    probe = Probe(claim.address, interface)
-                    if probe in heard:
-                        heard[probe].add(claim.mac)
-            except LinkError as error:
-                give_up(interface, error)
-                selector.unregister(link)
-                del open_links[interface]
-
+    search = _Search(probes, wait_for_all)
+    links: dict[str, Link] = {}
+    frames: dict[Probe, bytes] = {}
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
-        open_links: dict[str, Link] = {}
-        for interface in dict.fromkeys(probe.interface for probe in heard):
-            try:
-                open_links[interface] = stack.enter_context(Link(interface))
-                selector.register(open_links[interface], selectors.EVENT_READ, interface)
-            except LinkError as error:
-                give_up(interface, error)
-        frames: dict[Probe, bytes] = {}
-        for probe in waiting():
-            link = open_links[probe.interface]
-            try:
+        for interface in {probe.interface for probe in probes}:
+            with search.ends_at_trouble(*search.on(interface)):
+                links[interface] = stack.enter_context(Link(interface))
+                selector.register(links[interface], selectors.EVENT_READ, interface)
+        for probe in search.waiting():
+            link = links[probe.interface]
+            with search.ends_at_trouble(probe):
                 sender = link.address_towards(probe.address) if from_interface else NOBODY
-            except LinkError as error:
-                errors[probe] = str(error)
-            else:
                 frames[probe] = request_frame(link.mac, sender, probe.address)
 
-        start = clock()
+        start = time.monotonic()
         due = send_times(timeout, count)
-        while (now := clock() - start) < timeout and waiting():
+        while (now := time.monotonic() - start) < timeout and search.waiting():
             if due and due[0] <= now:
                 due = [moment for moment in due if moment > now]
-                for probe in waiting():
-                    try:
-                        open_links[probe.interface].send(frames[probe])
-                    except LinkError as error:
-                        errors[probe] = str(error)
-            ready = selector.select(min(due + [timeout]) - now)
-            listen([(key.data, open_links[key.data]) for key, _events in ready])
-        listen(list(open_links.items()))
-        for interface, link in open_links.items():
-            try:
+                for probe in search.waiting():
+                    with search.ends_at_trouble(probe):
+                        links[probe.interface].send(frames[probe])
+            for key, _events in selector.select(min([*due, timeout]) - now):
+                search.hear(key.data, links[key.data])
+        for interface, link in links.items():
+            search.hear(interface, link)
+            # Silence proves something only if the question could be heard.
+            with search.ends_at_trouble(*search.on(interface)):
                 link.check()
-            except LinkError as error:
-                give_up(interface, error)
-
-    def texts(macs: set[bytes]) -> list[str]:
-        return sorted(mac_text(mac) for mac in macs)
-
-    return [
-        Answer(probe, texts(heard[probe] - mine), texts(heard[probe] & mine), errors.get(probe)) for probe in probes
-    ]
+    return [search.answer(probe) for probe in probes]

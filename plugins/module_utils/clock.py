@@ -10,7 +10,8 @@ All times are whole nanoseconds; results are seconds.
 from __future__ import annotations
 
 import re
-from typing import Any, Iterable, Mapping, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 # Prints the time and sets nothing. The mark tells its line from what a login shell may print.
 COMMAND = "date +swg.ha.clock:%s.%N"

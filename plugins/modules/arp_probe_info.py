@@ -28,7 +28,8 @@ options:
         required: true
       interface:
         description:
-          - The Ethernet interface to ask on. A VLAN, a bond or a bridge is one, too.
+          - The Ethernet interface to ask on. A VLAN, a bond or a bridge is one, too. A part of a bond or of a
+            bridge is not, as what it receives goes there.
           - Only machines in its own broadcast domain are heard. What is heard in a VLAN does not count
             for the interface below it.
         type: str
@@ -138,7 +139,7 @@ probes:
     error:
       description:
         - Why this interface could not be asked, or not until the end. It is missing, down or without
-          carrier, for example.
+          carrier, or part of a bridge, for example.
         - V(null) if it could.
       type: str
       sample: interface eth0 has no carrier
@@ -147,6 +148,7 @@ probes:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.swg.ha.plugins.module_utils.arp import Answer, ArpError, Probe, ask, parse_address
 
 ARGUMENT_SPEC: dict[str, Any] = {

@@ -16,25 +16,25 @@ ADDRESS = IPv4Address("192.0.2.10")
 ASKER = IPv4Address("192.0.2.1")
 
 # Written down by hand from RFC 826, with nothing taken from the code under test.
-PROBE_ON_THE_WIRE = bytes.fromhex(
-    "ffffffffffff 00005e005323 0806"
-    "0001 0800 06 04 0001"
-    "00005e005323 00000000"
-    "000000000000 c000020a"
-    "000000000000000000000000000000000000"
-)
-REPLY_ON_THE_WIRE = bytes.fromhex(
-    "00005e005323 00005e005342 0806"
-    "0001 0800 06 04 0002"
-    "00005e005342 c000020a"
-    "00005e005323 00000000"
-)
+PROBE_ON_THE_WIRE = bytes.fromhex("""
+    ffffffffffff 00005e005323 0806
+    0001 0800 06 04 0001
+    00005e005323 00000000
+    000000000000 c000020a
+    000000000000000000000000000000000000
+""")
+REPLY_ON_THE_WIRE = bytes.fromhex("""
+    00005e005323 00005e005342 0806
+    0001 0800 06 04 0002
+    00005e005342 c000020a
+    00005e005323 00000000
+""")
 CLAIM = arp.Claim(ADDRESS, OTHER)
 
 
 def changed(frame: bytes, position: int, value: str) -> bytes:
     new = bytes.fromhex(value)
-    return frame[:position] + new + frame[position + len(new):]
+    return frame[:position] + new + frame[position + len(new) :]
 
 
 def test_probe_is_what_rfc_5227_says():
@@ -152,8 +152,20 @@ def test_addresses(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "192.0.2", "192.0.2.256", "192.0.2.010", " 192.0.2.1", "192.0.2.1/24", "2001:db8::1", "ps1",
-     "0.0.0.0", "127.0.0.1", "224.0.0.18", "255.255.255.255"],
+    [
+        "",
+        "192.0.2",
+        "192.0.2.256",
+        "192.0.2.010",
+        " 192.0.2.1",
+        "192.0.2.1/24",
+        "2001:db8::1",
+        "ps1",
+        "0.0.0.0",
+        "127.0.0.1",
+        "224.0.0.18",
+        "255.255.255.255",
+    ],
 )
 def test_addresses_that_arp_cannot_ask_for(text):
     with pytest.raises(arp.ArpError, match="^" + repr(text).replace(".", r"\.")):
@@ -178,6 +190,4 @@ def test_an_interface_that_does_not_exist_is_an_error_of_its_own_probe():
 
 def test_loopback_is_no_ethernet():
     (answer,) = arp.ask([arp.Probe(ADDRESS, "lo")], timeout=60.0, count=3)
-    assert answer == arp.Answer(
-        arp.Probe(ADDRESS, "lo"), [], [], "interface lo is no Ethernet interface with ARP"
-    )
+    assert answer == arp.Answer(arp.Probe(ADDRESS, "lo"), [], [], "interface lo is no Ethernet interface with ARP")

@@ -135,10 +135,7 @@ def test_pair_offset_is_right_within_its_uncertainty():
     chance = random.Random(9)
     for _turn in range(500):
         ahead = [chance.randrange(-5 * S, 5 * S) for _host in "ab"]
-        a, b = (
-            one(at=chance.randrange(60 * S), out=chance.randrange(S), back=chance.randrange(S), host_ahead=offset)
-            for offset in ahead
-        )
+        a, b = (one(at=chance.randrange(60 * S), out=chance.randrange(S), back=chance.randrange(S), host_ahead=offset) for offset in ahead)
         pair = clock.pair_offset(result(a), result(b))
         assert abs(pair.offset_s - (ahead[0] - ahead[1]) / S) <= pair.uncertainty_s + 2e-6
 

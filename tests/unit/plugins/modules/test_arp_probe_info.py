@@ -27,7 +27,10 @@ def test_everything_wrong_is_told_at_once():
         arp_probe_info.parse(params(probes=probes, timeout=0.0, count=0))
     text = str(error.value)
     assert [part.split(":")[0] for part in text.split("; ")] == [
-        "timeout", "count", "probes[0].address", "probes[2].address",
+        "timeout",
+        "count",
+        "probes[0].address",
+        "probes[2].address",
     ]
     assert "'192.0.2.300'" in text and "'127.0.0.1'" in text
 
@@ -53,8 +56,12 @@ def test_limits(changes):
 def test_only_other_machines_answer(macs, own, error, answered):
     shown = arp_probe_info.shown(Answer(Probe(IPv4Address("192.0.2.10"), "eth0"), macs, own, error))
     assert shown == {
-        "address": "192.0.2.10", "interface": "eth0",
-        "answered": answered, "macs": macs, "own_macs": own, "error": error,
+        "address": "192.0.2.10",
+        "interface": "eth0",
+        "answered": answered,
+        "macs": macs,
+        "own_macs": own,
+        "error": error,
     }
 
 

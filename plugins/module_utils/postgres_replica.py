@@ -1,0 +1,697 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""Makes the local cluster the streaming standby of a primary, so that a power cut at any line can be repaired.
+
+Directories, all siblings of the data directory ``main``:
+
+* ``main.new/`` holds a base copy in the making (``data``) and what is known of it
+  (``pg_replica.json``). It takes the place of ``main`` in one step, complete and on disk.
+* ``main.rewind`` is the data directory while pg_rewind works on it: under that name no
+  service starts it, and one found there later was interrupted and is never started.
+* ``main.<UTC time>`` is old data that was moved aside. Nothing here deletes it.
+* ``main.diverged.<UTC time>/`` is the WAL that a rewind takes away, with a report.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .postgres import (
+    Decision,
+    Fork,
+    Local,
+    PostgresError,
+    decide,
+    fork_of,
+    lsn,
+    lsn_text,
+    parse_conninfo,
+    parse_progress,
+    render_auto_conf,
+    segment_files,
+    tail,
+)
+from .postgres_cluster import Cluster, Service, is_streaming, summary, wait_until
+from .postgres_primary import Answer, Primary
+
+POLL = 0.1
+MARKER = "pg_replica.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for. ``max_rate`` is in kB/s (0: no limit), ``timeout`` in seconds, for everything together."""
+
+    application_name: str
+    max_rate: int = 0
+    method: str = "auto"
+    timeout: float = 3600
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``method``: none, start, reconfigure, rewind or basebackup; ``answer`` is None where the primary was not asked."""
+
+    method: str
+    reason: str
+    configure: bool = False
+    decision: Decision | None = None
+    answer: Answer | None = None
+    local: Local | None = None
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """What was done. ``changed`` is false when nothing was touched."""
+
+    plan: Plan
+    changed: bool = False
+    bytes: int = 0
+    duration_s: float = 0.0
+    moved_aside: list[str] = field(default_factory=list)
+    quarantine: str | None = None
+    commands: list[str] = field(default_factory=list)
+    position: dict[str, Any] = field(default_factory=dict)
+
+
+class Progress:
+    """Says how far the work is: in a small JSON file for whoever looks, and in the log.
+
+    The file has ``phase``, ``method``, ``bytes_done``, ``bytes_total``, ``rate`` (bytes/s),
+    ``eta_s``, ``pid``, ``started`` and ``updated`` (Unix time).
+    """
+
+    def __init__(self, path: Path | None, log: Callable[[str], None]) -> None:
+        self._path = path
+        self._log = log
+        self._state: dict[str, Any] = {
+            "phase": "start", "method": None, "bytes_done": 0, "bytes_total": 0, "rate": 0, "eta_s": None,
+            "pid": os.getpid(), "started": round(time.time(), 3),
+        }  # fmt: skip
+        self._phase_began = time.monotonic()
+        self._logged = 0.0
+
+    def phase(self, name: str, text: str = "", method: str | None = None) -> None:
+        self._state |= {"phase": name, "method": method or self._state["method"]}
+        self._phase_began = self._logged = time.monotonic()
+        self._log(f"{name}: {text}" if text else name)
+        self._write()
+
+    def bytes(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        rate = done / max(now - self._phase_began, 0.001)
+        self._state |= {
+            "bytes_done": done,
+            "bytes_total": max(done, total),
+            "rate": round(rate),
+            "eta_s": round((total - done) / rate, 1) if rate and total >= done else None,
+        }
+        self._write()
+        if now - self._logged > 10:
+            self._logged = now
+            self._log(f"{self._state['phase']}: {done >> 20} of {total >> 20} MiB, {rate / 1048576:.0f} MiB/s")
+
+    @property
+    def bytes_done(self) -> int:
+        return int(self._state["bytes_done"])
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(self._state | {"updated": round(time.time(), 3)}) + "\n", encoding="utf-8")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, self._path)
+
+
+class WalGone(PostgresError):
+    """The primary no longer has the WAL that the standby needs next: only a new base copy helps."""
+
+
+# What happens to the WAL that a rewind takes away: gets the data directory, the fork and the local cluster, returns where it is.
+Quarantine = Callable[["Replica", Local, Fork], Path]
+
+
+class Replica:
+    """The work on one cluster.
+
+    :arg lock_file: held (flock) by the one run that may change the cluster, and by the programs that it started.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        primary: Primary,
+        wanted: Wanted,
+        service: Service,
+        progress: Progress,
+        lock_file: Path,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.primary = primary
+        self.wanted = wanted
+        self.service = service
+        self.progress = progress
+        self.lock_file = lock_file
+        self.quarantine = quarantine or keep_diverged_wal
+        self._deadline = time.monotonic() + wanted.timeout
+        self._lock: int | None = None
+        self._outcome = Outcome(Plan("none", ""))
+
+    # Looking ----------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"primary_conninfo": self.primary.conninfo, "primary_slot_name": self.primary.slot}
+
+    def configured(self, here: Mapping[str, Any]) -> bool:
+        """Whether the running server is set up as wanted, now and for its next start."""
+        try:
+            same = parse_conninfo(here["primary_conninfo"]) == parse_conninfo(self.primary.conninfo)
+        except PostgresError:
+            same = False
+        return same and here["primary_slot_name"] == self.primary.slot and self.cluster.standby_signal.is_file()
+
+    def plan(self) -> Plan:
+        """What would be done, and why. Changes nothing."""
+        cluster = self.cluster
+        here = cluster.position() if cluster.exists else None
+        before = self.before(here)
+        if here and is_streaming(here) and self.configured(here):
+            return Plan("none", "already streaming from the primary", before=before)
+        answer = self.primary.ask()
+        local, same_wal, why_not = self._local(here, answer)
+        decision = decide(local, answer.source, same_wal, why_not)
+        method = decision.method
+        configure = True
+        if self.wanted.method == "basebackup":
+            method, decision = "basebackup", replace(decision, reason="a base backup was asked for")
+        elif self.wanted.method == "rewind" and method == "basebackup":
+            raise PostgresError(f"method=rewind is not possible: {decision.reason}; use method=auto or method=basebackup")
+        elif method == "follow":
+            method = "start"
+            if cluster.running:
+                configure = not (here and self.configured(here))
+                method = "reconfigure" if configure or not self._slot_usable(answer) else "none"
+        return Plan(method, decision.reason, configure, decision, answer, local, before)
+
+    def before(self, here: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The role and the settings that the cluster has now."""
+        if not self.cluster.exists:
+            return {"role": "absent"}
+        if here is None:
+            return {"role": "running" if self.cluster.running else "stopped"}
+        return {
+            "role": "standby" if here["in_recovery"] else "primary",
+            "primary_conninfo": summary(here)["primary_conninfo"],
+            "primary_slot_name": here["primary_slot_name"],
+        }
+
+    @staticmethod
+    def _slot_usable(answer: Answer) -> bool:
+        return answer.slot is not None and answer.slot.usable
+
+    def _local(self, here: Mapping[str, Any] | None, answer: Answer) -> tuple[Local | None, bool | None, str]:
+        """The local cluster, whether its WAL is the primary's as far as both claim it, and if that is not known, why."""
+        cluster = self.cluster
+        if not cluster.exists:
+            interrupted = cluster.sibling("rewind").is_dir()
+            return None, None, "a rewind was interrupted" if interrupted else f"there is no data directory {cluster.data_directory}"
+        control = cluster.control()
+        timeline = control.last_timeline
+        try:
+            history = cluster.history(timeline)
+        except PostgresError as error:
+            return None, None, str(error)
+        running = cluster.running
+        start = control.known_position
+        end: int | None = None
+        if here and here["in_recovery"]:
+            start = max(start, lsn(here["replay"])) if here["replay"] else start
+            timeline = max(timeline, here["timeline"] or 0)
+            if timeline != history[-1].timeline:
+                history = cluster.history(timeline)
+        if not running or cluster.standby_signal.is_file():
+            end = cluster.wal_end(timeline, start, control.segment_size)
+        local = Local(control, history, end, running, self._unknown_timelines(timeline, answer))
+        point = fork_of(local, answer.source)
+        if control.system_identifier != answer.source.system_identifier or point is None:
+            return local, None, ""
+        try:
+            same = self._same_wal(local, answer, point)
+        except PostgresError as error:
+            return local, None, str(error)
+        if same is None:
+            return local, None, "one of the two no longer has that WAL"
+        return local, same, ""
+
+    def _unknown_timelines(self, timeline: int, answer: Answer) -> tuple[int, ...]:
+        """Timelines newer than the local one that pg_wal knows of, and that the primary's history does not have."""
+        theirs = {span.timeline for span in answer.source.history}
+        return tuple(other for other in self.cluster.histories() if other > timeline and other not in theirs)
+
+    def _same_wal(self, local: Local, answer: Answer, point: Fork) -> bool | None:
+        """Compare the segment that holds the last common byte, and the one before it where both still have that."""
+        size = local.control.segment_size
+        compared = False
+        position = point.position
+        for _ in range(2):
+            if position <= 0:
+                break
+            last = position - 1
+            length = last % size + 1
+            mine = self.cluster.wal_digest(segment_files(local.history, last, size), length)
+            theirs = mine and self.primary.wal_digest(segment_files(answer.source.history, last, size), length)
+            if mine is None or theirs is None:
+                return True if compared else None
+            if mine != theirs:
+                return False
+            compared = True
+            position = last - last % size
+        return compared or None
+
+    # Doing ------------------------------------------------------------------------------------------------
+
+    def follow(self) -> Outcome:
+        """Do it, and return when the standby streams and the primary says so too.
+
+        :class:`PostgresError` tells what failed, what state the cluster is in and where to look.
+        """
+        began = time.monotonic()
+        quick = self.cluster.exists and self.cluster.position()
+        if quick and is_streaming(quick) and self.configured(quick):
+            self._outcome.plan = Plan("none", "already streaming from the primary", before=self.before(quick))
+            self._outcome.position = summary(quick)
+            return self._outcome
+        with self._locked():
+            try:
+                self._follow()
+            except BaseException as error:
+                self.progress.phase("failed", str(error))
+                raise
+        self._outcome.duration_s = round(time.monotonic() - began, 3)
+        return self._outcome
+
+    def _follow(self) -> None:
+        self._check_place()
+        self._tidy()
+        plan = self.plan()
+        self._outcome.plan = plan
+        self.progress.phase("plan", f"{plan.method}: {plan.reason}", plan.method)
+        was_running = self.cluster.running
+        try:
+            if plan.method == "rewind" and was_running:
+                self._stop()
+                # What it wrote while it stopped belongs to the decision.
+                before, plan = plan.before, self.plan()
+                plan = replace(plan, before=before)
+                self._outcome.plan = plan
+            self._carry_out(plan)
+        except BaseException:
+            if was_running and not self.cluster.running and self.cluster.exists and not self.cluster.standby_signal.is_file():
+                self.service.start()
+            raise
+
+    def _carry_out(self, plan: Plan) -> None:
+        answer = plan.answer or self.primary.ask()
+        try:
+            if plan.method == "rewind":
+                if not self._rewind(plan):
+                    plan = replace(plan, method="basebackup", reason=self._outcome.plan.reason)
+            elif plan.method in ("none", "reconfigure", "start"):
+                self._reserve(answer)
+                if plan.configure:
+                    self._configure(self.cluster.data_directory)
+                    self._outcome.changed = True
+                if plan.method == "start":
+                    self._start()
+                elif plan.configure:
+                    self.cluster.sql("SELECT to_json(pg_reload_conf());")
+            if plan.method != "basebackup":
+                self._wait()
+                return
+        except WalGone as gone:
+            if self.wanted.method == "rewind":
+                raise
+            plan = replace(plan, method="basebackup", reason=str(gone))
+        self._outcome.plan = replace(self._outcome.plan, method="basebackup", reason=plan.reason)
+        self._base_backup(self.primary.ask())
+        self._wait()
+
+    # Locks, places, leftovers
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.lock_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "unknown"
+                raise PostgresError(
+                    f"another run (pid {holder}) is at work on cluster {self.cluster.version}/{self.cluster.name}: "
+                    f"wait for it to end, or end it ({self.lock_file})"
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            self._lock = descriptor
+            yield
+        finally:
+            self._lock = None
+            os.close(descriptor)
+
+    def _check_place(self) -> None:
+        cluster = self.cluster
+        if not cluster.installed:
+            raise PostgresError(f"PostgreSQL {cluster.version} is not installed: {cluster.bin_directory}/postgres is missing")
+        if not cluster.configured:
+            raise PostgresError(
+                f"there is no cluster {cluster.version}/{cluster.name}: {cluster.config_directory}/postgresql.conf is missing "
+                f"(pg_createcluster {cluster.version} {cluster.name})"
+            )
+        data = cluster.data_directory
+        if data == cluster.config_directory or data in cluster.config_directory.parents:
+            raise PostgresError(f"the configuration {cluster.config_directory} lies inside the data directory, which is to be replaced")
+        if not data.parent.is_dir():
+            raise PostgresError(f"{data.parent} does not exist: create it, so that the data directory {data} can be made in it")
+        if os.path.ismount(data):
+            raise PostgresError(f"the data directory {data} is a mount point and cannot be moved aside: use a folder inside it")
+
+    def _tidy(self) -> None:
+        """Bring what a dead run left behind to an end."""
+        data, rewind, new = self.cluster.data_directory, self.cluster.sibling("rewind"), self.cluster.sibling("new")
+        if rewind.is_dir():
+            self._move_aside(rewind)
+        if not new.is_dir():
+            return
+        marker = read_json(new / MARKER)
+        copy = new / "data"
+        if marker is None and any(new.iterdir()):
+            raise PostgresError(f"{new} is in the way and is not of our making (no {MARKER} in it): move it away")
+        if marker and marker.get("phase") == "complete" and copy.is_dir():
+            if copy.stat().st_ino != marker.get("inode"):
+                # The two were exchanged already: what is here is the old data.
+                self._move_aside(copy)
+            elif not data.exists():
+                os.rename(copy, data)
+                sync_directory(data.parent)
+        shutil.rmtree(new)
+        sync_directory(new.parent)
+
+    def _move_aside(self, path: Path) -> None:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        target = self.cluster.sibling(stamp)
+        number = 1
+        while target.exists():
+            number += 1
+            target = self.cluster.sibling(f"{stamp}-{number}")
+        os.rename(path, target)
+        sync_directory(target.parent)
+        if path.parent != target.parent:
+            sync_directory(path.parent)
+        self._outcome.moved_aside.append(str(target))
+        self._outcome.changed = True
+        self.progress.phase("moved aside", f"{path} is kept as {target}")
+
+    # Parts of every method
+
+    def _left(self, at_most: float = 1e9) -> float:
+        left = min(self._deadline - time.monotonic(), at_most)
+        if left <= 0:
+            raise PostgresError(f"not done within timeout={self.wanted.timeout:.0f} s\n{self.diagnosis()}")
+        return left
+
+    def _run(self, argv: list[str], **options: Any) -> tuple[int, str, str]:
+        self._outcome.commands.append(shlex.join(argv))
+        return self.cluster.run(argv, **options)
+
+    def _start(self) -> None:
+        self.progress.phase("start")
+        self._outcome.changed = True
+        self._outcome.commands.append(f"start {self.cluster.version}/{self.cluster.name}")
+        self.service.start()
+        if not wait_until(lambda: self.cluster.running, self._left(10)):
+            raise PostgresError(f"the cluster did not start\n{self.diagnosis()}")
+
+    def _stop(self) -> None:
+        self.progress.phase("stop")
+        self._outcome.changed = True
+        self._outcome.commands.append(f"stop {self.cluster.version}/{self.cluster.name}")
+        self.service.stop()
+        if not wait_until(lambda: not self.cluster.running, self._left(60)):
+            raise PostgresError(f"the cluster did not stop\n{self.diagnosis()}")
+
+    def _configure(self, directory: Path) -> None:
+        """Make ``directory`` a standby of the primary from its next start (or reload) on.
+
+        postgresql.auto.conf and not a file in /etc: it wins over every other file, a base copy
+        brings the primary's own along (with whatever that followed once), and it moves with the data.
+        """
+        path = directory / "postgresql.auto.conf"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        owner = self.cluster.owner_ids
+        write_file(path, render_auto_conf(text, self.settings), owner)
+        write_file(directory / "standby.signal", "", owner)
+        (directory / "recovery.signal").unlink(missing_ok=True)
+        sync_directory(directory)
+
+    def _reserve(self, answer: Answer) -> None:
+        """Have the slot on the primary, reserved and free for us."""
+        slot = answer.slot
+        if slot and slot.active_pid and not self.cluster.running:
+            if slot.user != self.wanted.application_name:
+                raise PostgresError(
+                    f"replication slot {self.primary.slot!r} is in use by {slot.user!r} (pid {slot.active_pid} on the primary): "
+                    "give each standby a slot of its own"
+                )
+            # Ours, from before a power cut: the primary has not noticed yet.
+            self.primary.terminate(slot.active_pid)
+        if slot and not slot.usable and not slot.active_pid:
+            self.progress.phase("slot", f"{self.primary.slot} ({slot.wal_status or 'never reserved'}) is made anew")
+            self.primary.drop_slot()
+            slot = None
+        if slot is None:
+            self.primary.create_slot()
+            self._outcome.changed = True
+            self._outcome.commands.append(f"CREATE_REPLICATION_SLOT {self.primary.slot} PHYSICAL RESERVE_WAL")
+
+    # Base backup
+
+    def _base_backup(self, answer: Answer) -> None:
+        cluster, new = self.cluster, self.cluster.sibling("new")
+        if answer.tablespaces:
+            raise PostgresError(
+                f"the primary has tablespaces outside its data directory ({', '.join(answer.tablespaces)}): only the data "
+                "directory is copied; move the tables into it first"
+            )
+        free = shutil.disk_usage(new.parent).free
+        if free < answer.size:
+            raise PostgresError(
+                f"the primary's databases take {answer.size >> 20} MiB, {new.parent} has {free >> 20} MiB free: make room "
+                "(old data directories kept beside it: " + (", ".join(map(str, cluster.leftovers())) or "none") + ")"
+            )
+        if cluster.running and cluster.standby_signal.is_file():
+            # It would take the slot.
+            self._stop()
+            answer = self.primary.ask()
+        self._reserve(answer)
+        new.mkdir(mode=0o700)
+        os.chown(new, *cluster.owner_ids)
+        self._mark(new, phase="copying", source=answer.source.system_identifier)
+        copy = new / "data"
+        self._copy(copy)
+        self.progress.phase("sync")
+        self._configure(copy)
+        self._sync(copy)
+        self._mark(new, phase="complete", inode=copy.stat().st_ino)
+        if cluster.running:
+            self._stop()
+        self._install(copy)
+        shutil.rmtree(new)
+        sync_directory(new.parent)
+        self._start()
+
+    def _mark(self, new: Path, **facts: Any) -> None:
+        write_file(new / MARKER, json.dumps(facts) + "\n", self.cluster.owner_ids)
+        sync_directory(new.parent)
+
+    def _copy(self, target: Path) -> None:
+        argv = self.cluster.as_owner(
+            "pg_basebackup", f"--pgdata={target}", f"--dbname={self.primary.conninfo}", f"--slot={self.primary.slot}",
+            "--format=plain", "--wal-method=stream", "--checkpoint=fast", "--progress", "--no-sync", "--no-manifest",
+            "--no-password",
+        )  # fmt: skip
+        if self.wanted.max_rate:
+            argv.append(f"--max-rate={self.wanted.max_rate}")
+        self.progress.phase("copy", f"from {self.primary.parameters.get('host')} to {target}")
+        self._outcome.changed = True
+        with self._written_back(target.parent):
+            rc, _out, err = self._run(argv, timeout=self._left(), on_line=self._on_line, keep=[self._lock or 0])
+        if rc != 0:
+            raise PostgresError(f"pg_basebackup failed ({rc}), {target.parent} is begun again by the next run:\n{tail(err)}")
+        self._outcome.bytes = self.progress.bytes_done
+
+    def _on_line(self, line: str) -> None:
+        progress = parse_progress(line)
+        if progress:
+            self.progress.bytes(*progress)
+
+    @contextmanager
+    def _written_back(self, directory: Path) -> Iterator[None]:
+        """Keep the disk busy while the network is: else everything is written at the end, after the copy."""
+        done = threading.Event()
+
+        def write_back() -> None:
+            while not done.wait(0.5):
+                sync_file_system(directory)
+
+        thread = threading.Thread(target=write_back, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _sync(self, directory: Path) -> None:
+        sync_file_system(directory)
+
+    def _install(self, copy: Path) -> None:
+        """Put the copy in the place of the data directory, in one step where the file system can do that."""
+        data = self.cluster.data_directory
+        self.progress.phase("install")
+        if not data.exists():
+            os.rename(copy, data)
+        elif exchange(copy, data):
+            sync_directory(copy.parent)
+            sync_directory(data.parent)
+            self._move_aside(copy)
+        else:
+            self._move_aside(data)
+            os.rename(copy, data)
+        sync_directory(copy.parent)
+        sync_directory(data.parent)
+
+    # Rewind
+
+    def _rewind(self, plan: Plan) -> bool:
+        """Whether it worked; if not, only a base backup is left."""
+        return False
+
+    # Waiting
+
+    def _wait(self) -> None:
+        """Until it streams, the primary sees it do so, and it has all that the primary had when that began."""
+        self.progress.phase("catch up")
+        goal: int | None = None
+        while True:
+            here = self.cluster.position()
+            if here and is_streaming(here):
+                seen, theirs = self.primary.standby(self.wanted.application_name)
+                goal = goal or theirs
+                if seen and lsn(here["write"]) >= goal:
+                    lag = max(0, theirs - lsn(here["replay"]))
+                    self._outcome.position = summary(here) | {"lag_bytes": lag}
+                    self.progress.phase("done", f"streaming, {lag} bytes behind")
+                    return
+            if not self.cluster.running:
+                raise PostgresError(f"the server has stopped while it was to become a standby\n{self.diagnosis()}")
+            self._left()
+            time.sleep(POLL)
+
+    def diagnosis(self) -> str:
+        """What a person needs to look further: control data, the end of the server's log, commands."""
+        lines = []
+        try:
+            control = self.cluster.control()
+            lines.append(f"control data: {control.state}, timeline {control.last_timeline}, redo from {lsn_text(control.redo)}")
+        except PostgresError as error:
+            lines.append(f"control data: {error}")
+        try:
+            text = self.service.log_file.read_text(encoding="utf-8", errors="replace")[-20000:]
+            lines.append(f"end of {self.service.log_file}:\n{tail(text)}")
+        except OSError as error:
+            lines.append(f"no log: {self.service.log_file}: {error.strerror}")
+        lines.append(f"look further: {self.service.explain}")
+        return "\n".join(lines)
+
+
+def keep_diverged_wal(replica: Replica, local: Local, point: Fork) -> Path:
+    raise NotImplementedError
+
+
+# Files --------------------------------------------------------------------------------------------------------
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, text: str, owner: tuple[int, int], mode: int = 0o600) -> None:
+    """Temporary file, fsync, rename, fsync of the directory."""
+    temporary = path.with_name(f".{path.name}.pg_replica")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, *owner)
+        os.write(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    sync_directory(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the kernel or the file system cannot."""
+    at_cwd, rename_exchange = -100, 2
+    if _libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+def sync_file_system(path: Path) -> None:
+    """Everything that was written to the file system of ``path`` is on disk; OSError if the disk refused."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"syncfs: {os.strerror(code)}", str(path))
+    finally:
+        os.close(descriptor)

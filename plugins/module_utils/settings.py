@@ -70,7 +70,8 @@ KNOWN = frozenset(SETTINGS) | {
     "ha_links",
     "ha_ping_node_addresses",
     "ha_primary",
-    "ha_preflight_problems",
+    "ha_installed_packages",
     "ha_pair_secret",
     "ha_heartbeat",
+    "ha_status",
 }

@@ -8,7 +8,8 @@ Pure functions over Ansible's gathered facts. Nothing here talks to a host.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,15 +47,19 @@ class Link:
     peer_mac: str
 
 
+def _devices(facts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each interface's name and facts. Ansible keeps those of "eth0.10" and "br-lan" under eth0_10 and br_lan."""
+    for name in sorted(facts.get("interfaces", [])):
+        yield name, facts.get(re.sub(r"[-.:]", "_", name), {})
+
+
 def addresses_of(facts: Mapping[str, Any], without: str = "") -> list[Address]:
     """The IPv4 addresses in ``ansible_facts``, in the order of the interfaces' names.
 
     ``without`` (the virtual IP) belongs to the pair, not to a server: it is left out.
     """
     found = []
-    for name in sorted(facts.get("interfaces", [])):
-        # Ansible stores the facts of "eth0.10" and "br-lan" under eth0_10 and br_lan.
-        device = facts.get(name.replace("-", "_").replace(".", "_").replace(":", "_"), {})
+    for name, device in _devices(facts):
         if device.get("type") == "loopback":
             continue
         for entry in [device.get("ipv4") or {}, *device.get("ipv4_secondaries", [])]:
@@ -120,7 +125,7 @@ def pair_topology(
 
     ``hosts`` are the inventory names in the pair's group, ``facts`` and ``settings``
     are by inventory name: ``ansible_facts`` (empty where a host could not be reached)
-    and the ``ha_*`` variables. Returns ``{"problems": [text], "hosts": {name: facts to set}}``;
+    and the ``ha_*`` variables. Returns ``{"problems": [text], "hosts": {name: facts of the pair}}``;
     ``hosts`` is empty where the group is not a pair.
     """
     if len(hosts) != 2:
@@ -146,19 +151,19 @@ def pair_topology(
         gateway = str(facts[host].get("default_ipv4", {}).get("gateway", ""))
         pings = [str(a) for a in settings[host].get("ha_ping_nodes") or []] or ([gateway] if gateway else [])
         result[host] = {
-            "ha_pair_hosts": [active, passive],
-            "ha_peer": peer,
-            "ha_node": nodes[host],
-            "ha_peer_node": nodes[peer],
-            "ha_nodes": [nodes[active], nodes[passive]],
-            "ha_is_default_active": host == active,
-            "ha_links": [asdict(link) for link in links],
-            "ha_ping_node_addresses": pings,
+            "hosts": [active, passive],
+            "peer": peer,
+            "node": nodes[host],
+            "peer_node": nodes[peer],
+            "nodes": [nodes[active], nodes[passive]],
+            "is_default_active": host == active,
+            "links": [asdict(link) for link in links],
+            "ping_nodes": pings,
         }
     if all(facts[host] for host in hosts):
         problems += _same_server(active, passive, nodes, addresses)
         problems += _links(active, passive, result, addresses)
-        problems += _virtual_ip(virtual_ip, result[active]["ha_links"], {host: facts[host] for host in (active, passive)})
+        problems += _virtual_ip(virtual_ip, result[active]["links"], {host: facts[host] for host in (active, passive)})
     return {"problems": problems, "hosts": result}
 
 
@@ -200,7 +205,7 @@ def _same_server(
 def _links(
     active: str, passive: str, result: Mapping[str, Mapping[str, Any]], addresses: Mapping[str, Sequence[Address]]
 ) -> list[str]:
-    links = result[active]["ha_links"]
+    links = result[active]["links"]
     if len(links) >= 2:
         return []
     listed = "; ".join(
@@ -227,8 +232,8 @@ def _virtual_ip(
     own = [
         f"{host} {name}"
         for host in facts
-        for name, device in facts[host].items()
-        if isinstance(device, Mapping) and (device.get("ipv4") or {}).get("address") == virtual_ip and "device" in device
+        for name, device in _devices(facts[host])
+        if (device.get("ipv4") or {}).get("address") == virtual_ip
     ]
     if own:
         return [

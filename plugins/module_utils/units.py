@@ -7,7 +7,7 @@ Pure functions over what ``systemctl show`` prints; the module fresh_service doe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -20,6 +20,7 @@ PROPERTIES = (
     "FragmentPath",
     "DropInPaths",
 )
+DROP_INS = "/etc/systemd/system"
 RUNNING = ("active", "reloading", "activating")
 
 
@@ -72,17 +73,27 @@ def _seconds(timestamp: str) -> float:
     return datetime.strptime(text, form).replace(tzinfo=timezone.utc).timestamp()
 
 
+def stale_definition(unit: Unit, on_disk: Iterable[str]) -> bool:
+    """Must systemd read the unit again?
+
+    systemd knows of changed files by itself, but not of a drop-in folder that is new since it last read its units.
+    ``on_disk`` are the unit's drop-ins below /etc/systemd/system.
+    """
+    known = {path for path in unit.files if path.startswith(DROP_INS)}
+    return unit.need_daemon_reload or unit.load_state == "not-found" or not known >= set(on_disk)
+
+
 def newer_files(unit: Unit, changed: Mapping[str, float]) -> list[str]:
     """The files whose last change (seconds since the epoch) the running unit cannot have seen."""
     return sorted(path for path, at in changed.items() if at > unit.changed_at) if unit.running else []
 
 
-def verbs(unit: Unit, newer: list[str], on_change: str) -> list[str]:
+def verbs(unit: Unit, newer: list[str], stale: bool, on_change: str) -> list[str]:
     """The words for systemctl, in order, that bring the unit up to date; empty if it is."""
     words = []
     if unit.masked:
         words.append("unmask")
-    if unit.need_daemon_reload or unit.load_state == "not-found":
+    if stale:
         words.append("daemon-reload")
     if not unit.enabled:
         words.append("enable")

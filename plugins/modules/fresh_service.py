@@ -16,6 +16,7 @@ description:
   - It compares times instead of being told by a handler. A run that was cut off between writing a file and restarting the
     service is made good by the next run, where a handler would have been forgotten.
   - Units that changed on the disk are read again (C(systemctl daemon-reload)).
+  - Fails, with what the journal says, if the service does not run afterwards.
 options:
   name:
     description:
@@ -78,16 +79,19 @@ running:
   sample: true
 """
 
+import glob
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.swg.ha.plugins.module_utils.units import (
+    DROP_INS,
     PROPERTIES,
     Unit,
     UnitError,
     newer_files,
     parse_show,
+    stale_definition,
     verbs,
 )
 
@@ -112,6 +116,12 @@ def change_times(paths: list[str]) -> dict[str, float]:
     return times
 
 
+def drop_ins(name: str) -> list[str]:
+    """The unit's drop-ins that an administrator, or a role, has put on the disk."""
+    unit = name if "." in name else f"{name}.service"
+    return sorted(glob.glob(f"{DROP_INS}/{glob.escape(unit)}.d/*.conf"))
+
+
 def apply(module: AnsibleModule, name: str, words: list[str]) -> None:
     """Do it, and fail with the end of the journal where systemd refuses."""
     for word in words:
@@ -119,6 +129,10 @@ def apply(module: AnsibleModule, name: str, words: list[str]) -> None:
         if rc != 0:
             _rc, journal, _err = module.run_command(["journalctl", "--no-pager", "--lines=20", f"--unit={name}"])
             raise UnitError(f"systemctl {word} {name} failed: {err.strip() or out.strip()}\n{journal}")
+    # systemctl calls it a success when a condition of the unit kept it from starting.
+    if words and not look(module, name).running:
+        _rc, status, _err = module.run_command(["systemctl", "status", "--no-pager", "--full", "--", name])
+        raise UnitError(f"{name} does not run after systemctl {', '.join(words)}:\n{status}")
 
 
 def main() -> None:
@@ -133,8 +147,9 @@ def main() -> None:
     name = module.params["name"]
     try:
         unit = look(module, name)
-        newer = newer_files(unit, change_times([*module.params["files"], *unit.files]))
-        words = verbs(unit, newer, module.params["on_change"])
+        added = drop_ins(name)
+        newer = newer_files(unit, change_times([*module.params["files"], *unit.files, *added]))
+        words = verbs(unit, newer, stale_definition(unit, added), module.params["on_change"])
         if not module.check_mode:
             apply(module, name, words)
     except UnitError as error:

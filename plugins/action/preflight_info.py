@@ -1,9 +1,10 @@
 # Copyright: (c) 2026, The swg.ha authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Action part of swg.ha.preflight_facts: judges on the controller what was seen on the servers."""
+"""Action part of swg.ha.preflight_info: judges on the controller what was seen on the servers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.swg.ha.plugins.module_utils import preflight
 from ansible_collections.swg.ha.plugins.module_utils.clock import pair_offset
-from ansible_collections.swg.ha.plugins.module_utils.module_xml import ModuleXmlError, parse
+from ansible_collections.swg.ha.plugins.module_utils.heartbeat import timing_problems
+from ansible_collections.swg.ha.plugins.module_utils.module_xml import SKELETON, edit, parse
+from ansible_collections.swg.ha.plugins.module_utils.xml_document import InvalidXml
 
 ROLES = Path(__file__).parents[2] / "roles"
+PROFILES = yaml.safe_load((ROLES / "heartbeat/vars/main.yml").read_text(encoding="utf-8"))["__heartbeat_profiles"]
 ARGUMENTS = {
     "observed": {"type": "dict", "required": True},
     "clock_offset_max": {"type": "float", "required": True},
@@ -31,7 +35,7 @@ def role_specifications() -> dict[str, Any]:
 
 
 class ActionModule(ActionBase):
-    """Sets the problems that speak against a pair, and which server is to be its primary."""
+    """Tells the problems that speak against a pair, and which server is to be its primary."""
 
     _requires_connection = False
     _supports_check_mode = True
@@ -47,21 +51,21 @@ class ActionModule(ActionBase):
         specifications = role_specifications()
         for host in observed:
             problems += preflight.variable_problems(host, everyone[host], specifications)
+            problems += self._timing(host, everyone[host])
         problems += preflight.reachability_problems(observed)
-        facts: dict[str, Any] = {}
+        primary = None
         if len(observed) == 2 and all(seen.get("reachable") for seen in observed.values()):
             problems += preflight.version_problems(observed, arguments["same_packages"])
             problems += preflight.address_problems(observed, str(variables.get("ha_virtual_ip", "")))
             problems += self._clock(observed, arguments["clock_offset_max"])
-            problems += self._configuration(observed)
-            facts["ha_primary"], found = preflight.choose_primary(
+            problems += self._configuration(observed, everyone)
+            primary, found = preflight.choose_primary(
                 {host: seen.get("postgres", {}) for host, seen in observed.items()},
                 *variables["ha_pair_hosts"],
                 variables.get("ha_data_source"),
             )
             problems += found
-        facts["ha_preflight_problems"] = list(dict.fromkeys(problems))
-        return {**result, "changed": False, "ansible_facts": facts}
+        return {**result, "changed": False, "primary": primary, "problems": list(dict.fromkeys(problems))}
 
     @staticmethod
     def _clock(observed: dict[str, Any], limit_s: float) -> list[str]:
@@ -71,13 +75,26 @@ class ActionModule(ActionBase):
         return preflight.clock_problems(pair_offset(*clocks), limit_s)
 
     @staticmethod
-    def _configuration(observed: dict[str, Any]) -> list[str]:
-        problems = []
+    def _configuration(observed: dict[str, Any], everyone: dict[str, Any]) -> Iterator[str]:
         for host, seen in observed.items():
-            if seen.get("module_xml") is None:
-                continue
-            try:
-                parse(seen["module_xml"].encode())
-            except ModuleXmlError as error:
-                problems += [f"{host}: {seen['module_xml_path']}: {text}" for text in error.problems]
-        return problems
+            files = everyone[host].get("ha_config_files_to_replicate")
+            if files is not None:
+                try:
+                    edit(SKELETON, {"files_to_replicate": files})
+                except (InvalidXml, TypeError) as error:
+                    yield from (f"{host}: ha_config_{text}" for text in getattr(error, "problems", (error,)))
+            if seen.get("module_xml"):
+                try:
+                    parse(seen["module_xml"].encode())
+                except InvalidXml as error:
+                    yield from (f"{host}: {seen['module_xml_path']}: {text}" for text in error.problems)
+
+    @staticmethod
+    def _timing(host: str, variables: dict[str, Any]) -> Iterator[str]:
+        """The times of ha.cf: the profile's, with what the inventory says otherwise."""
+        name = variables.get("heartbeat_timing_profile") or variables.get("ha_timing_profile") or "balanced"
+        own = variables.get("heartbeat_timing") or {}
+        # A profile or a form that does not exist is told by the argument specifications.
+        if name in PROFILES and isinstance(own, dict):
+            for problem in timing_problems(**{**PROFILES[name], **own}):
+                yield f"{host}: heartbeat_timing (profile {name}): {problem}"

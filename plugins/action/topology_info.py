@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, The swg.ha authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Action part of swg.ha.topology_facts: computes on the controller, asks no host."""
+"""Action part of swg.ha.topology_info: computes on the controller, asks no host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETTINGS = ("ha_default_active", "ha_link_interfaces", "ha_ping_nodes", "ha_virt
 
 
 class ActionModule(ActionBase):
-    """Sets the facts of the pair that the host belongs to."""
+    """Tells the facts of the pair that the host belongs to."""
 
     _requires_connection = False
     _supports_check_mode = True
@@ -40,5 +40,4 @@ class ActionModule(ActionBase):
                 f"ha_pair of {this} is {pair!r}, but {this} is not in that inventory group: name the group that holds "
                 "this server and its peer"
             )
-        facts = {"ha_topology_problems": problems, **topology["hosts"].get(this, {})}
-        return {**result, "changed": False, "ansible_facts": facts}
+        return {**result, "changed": False, "problems": problems, "pair": topology["hosts"].get(this, {})}

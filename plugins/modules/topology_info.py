@@ -7,16 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
-module: topology_facts
-short_description: Facts of the pair that a server belongs to
+module: topology_info
+short_description: Who is whose peer, over which links
 version_added: 0.1.0
 author:
   - The swg.ha authors (@swg)
 description:
   - Computes who is whose peer, over which links, and by which node names, from the inventory and from the facts that
     M(ansible.builtin.setup) gathered of both servers of a pair.
-  - Every role of this collection takes its view of the pair from these facts. Nothing else computes them.
-  - What does not fit is told in C(ha_topology_problems), not by failing, so that a preflight can show all problems at once.
+  - Role P(swg.ha.topology#role) makes facts of them, from which every other role takes its view of the pair.
+  - What does not fit is told in RV(problems), not by failing, so that a preflight can show all problems at once.
 options:
   pair:
     description:
@@ -44,59 +44,59 @@ EXAMPLES = r"""
     gather_subset: [network]
 
 - name: Compute the facts of the pair
-  swg.ha.topology_facts:
+  swg.ha.topology_info:
     pair: "{{ ha_pair | default('policy_servers') }}"
 """
 
 RETURN = r"""
-ansible_facts:
-  description: The facts of the pair.
+problems:
+  description: What does not fit, a sentence for each. Empty where all is well.
+  type: list
+  elements: str
   returned: always
+  sample: []
+pair:
+  description: The pair, seen from this server. Empty where the group does not hold two servers.
   type: dict
+  returned: always
   contains:
-    ha_topology_problems:
-      description: What does not fit, a sentence for each. Empty where all is well.
-      type: list
-      elements: str
-      returned: always
-      sample: []
-    ha_pair_hosts:
+    hosts:
       description: Inventory names of the default active and of the default passive.
       type: list
       elements: str
-      returned: where the group holds two servers
+      returned: success
       sample: [ps1, ps2]
-    ha_peer:
+    peer:
       description: Inventory name of the other server.
       type: str
-      returned: where the group holds two servers
+      returned: success
       sample: ps2
-    ha_node:
+    node:
       description: Host name (C(uname -n)) of this server.
       type: str
-      returned: where the group holds two servers
+      returned: success
       sample: ps1
-    ha_peer_node:
+    peer_node:
       description: Host name (C(uname -n)) of the other server.
       type: str
-      returned: where the group holds two servers
+      returned: success
       sample: ps2
-    ha_nodes:
+    nodes:
       description: Host names of the default active and of the default passive.
       type: list
       elements: str
-      returned: where the group holds two servers
+      returned: success
       sample: [ps1, ps2]
-    ha_is_default_active:
+    is_default_active:
       description: Is this the server that is active at first?
       type: bool
-      returned: where the group holds two servers
+      returned: success
       sample: true
-    ha_links:
+    links:
       description: The links to the peer, the one that carries the service first.
       type: list
       elements: dict
-      returned: where the group holds two servers
+      returned: success
       sample:
         - interface: eth0
           address: 192.0.2.11
@@ -106,10 +106,10 @@ ansible_facts:
           peer_interface: eth0
           peer_address: 192.0.2.12
           peer_mac: 00:00:5e:00:53:12
-    ha_ping_node_addresses:
+    ping_nodes:
       description: The addresses that tell whether a server still sees the network.
       type: list
       elements: str
-      returned: where the group holds two servers
+      returned: success
       sample: [192.0.2.1]
 """

@@ -9,10 +9,12 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
-from . import access, lab as life, requirements, state
+from . import access, injection, requirements, snapshot, state, status
+from . import lab as life
 from .errors import LabError, UsageError
 from .image import Cache
 from .layout import Layout
@@ -57,14 +59,42 @@ def parser() -> argparse.ArgumentParser:
     run = verb("exec", _exec, "run a command in a host (without a command: a shell)")
     run.add_argument("host")
     run.add_argument("command", nargs="*", help="after '--'")
-    power = verb("power", _power, "power of a host; off is a power cut")
-    power.add_argument("action", choices=("on", "off", "reset"))
-    power.add_argument("host")
+    _actions(verb("power", _power, "power of a host; off is a power cut"), ("on", "off", "reset"), "host")
+    _actions(verb("switch", _switch, "power of a switch"), ("on", "off"), "host", metavar="SWITCH")
+    verb("freeze", _freeze, "stop all processes of a host; its kernel goes on").add_argument("host", metavar="HOST")
+    verb("thaw", _freeze, "let the processes of a frozen host go on").add_argument("host", metavar="HOST")
+    cable = _actions(verb("cable", _cable, "pull a cable out of its switch, or put it back"), ("out", "in"), "host")
+    cable.add_argument("link", metavar="LINK", help="eth0, eth1 or 0, 1")
+    for name, text in (("block", "lose what one host sends to another"), ("unblock", "stop losing it")):
+        added = verb(name, _block, text)
+        added.add_argument("source", metavar="FROM")
+        added.add_argument("target", metavar="TO")
+        added.add_argument("--leg", metavar="LINK", help="on this leg of TO only (default: on all switches that both are on)")
+    added = _actions(verb("disk", _disk, "faults of a policy server's data disk"), ("fill", "slow", "freeze", "readonly", "heal"), "host")
+    added.add_argument("--iops", type=_positive, default=5, metavar="N", help="with slow: write operations a second (default: 5)")
+    verb("heal", _heal, "take every fault away, with every host on")
+    added = verb("snapshot", _snapshot, "keep the state of the policy servers (they are shut down and started again)")
+    added.add_argument("snapshot", metavar="NAME")
+    added.add_argument("--replace", action="store_true", help="a snapshot of this name is replaced")
+    verb("rollback", _rollback, "put the policy servers back to a snapshot, without any fault").add_argument("snapshot", metavar="NAME")
+    verb("status", _status, "show the hosts, their links and the faults").add_argument("--json", action="store_true")
     verb("requirements", _requirements, "print the Debian packages that this machine lacks", root=False).add_argument(
         "--install", action="store_true", help="install them"
     )
     verb("image", _image, "build the image if need be and print its path").add_argument("--release", choices=RELEASES, default="bookworm")
     return top
+
+
+def _actions(verb: argparse.ArgumentParser, actions: Sequence[str], what: str, metavar: str = "HOST") -> argparse.ArgumentParser:
+    verb.add_argument("action", choices=actions)
+    verb.add_argument(what, metavar=metavar)
+    return verb
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,8 +138,11 @@ def _inventory(layout: Layout, options: argparse.Namespace) -> None:
 
 
 def _exec(layout: Layout, options: argparse.Namespace) -> None:
-    machine = life.Lab.open(layout).machine(options.host)
+    lab = life.Lab.open(layout)
+    machine = lab.machine(options.host)
     machine.require("on", "booting")
+    if machine.state() == "booting":
+        lab.wait_ready([machine])
     terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     argv = access.client(layout, machine.name, *terminal)
     if options.command:
@@ -117,15 +150,91 @@ def _exec(layout: Layout, options: argparse.Namespace) -> None:
     os.execvp(argv[0], argv)
 
 
-def _power(layout: Layout, options: argparse.Namespace) -> None:
+@contextmanager
+def _changing(layout: Layout) -> Iterator[life.Lab]:
+    """The lab, with no other command at work on it."""
+    life.Lab.open(layout)
     with state.locked(layout.lock, life.LOCK_SECONDS):
-        lab = life.Lab.open(layout)
+        yield life.Lab.open(layout)
+
+
+def _power(layout: Layout, options: argparse.Namespace) -> None:
+    with _changing(layout) as lab:
         machine = lab.machine(options.host)
         if options.action in ("off", "reset"):
             lab.cut([machine])
         if options.action in ("on", "reset") and not machine.on:
             machine.wait_cut()
             lab.power_on([machine])
+
+
+def _switch(layout: Layout, options: argparse.Namespace) -> None:
+    life.Lab.open(layout).topology.switch(options.host)
+    _power(layout, options)
+
+
+def _freeze(layout: Layout, options: argparse.Namespace) -> None:
+    with _changing(layout) as lab:
+        if options.verb == "thaw":
+            injection.thaw(lab, options.host)
+        else:
+            _note(injection.freeze(lab, options.host))
+
+
+def _cable(layout: Layout, options: argparse.Namespace) -> None:
+    with _changing(layout) as lab:
+        injection.cable(lab, options.host, options.link, out=options.action == "out")
+
+
+def _block(layout: Layout, options: argparse.Namespace) -> None:
+    with _changing(layout) as lab:
+        injection.block(lab, options.source, options.target, options.leg, on=options.verb == "block")
+
+
+def _disk(layout: Layout, options: argparse.Namespace) -> None:
+    with _changing(layout) as lab:
+        match options.action:
+            case "fill":
+                injection.disk_fill(lab, options.host)
+            case "slow":
+                injection.disk_slow(lab, options.host, options.iops)
+            case "freeze":
+                injection.disk_freeze(lab, options.host)
+            case "readonly":
+                injection.disk_read_only(lab, options.host)
+            case "heal":
+                _note(injection.disk_heal(lab, options.host))
+
+
+def _heal(layout: Layout, options: argparse.Namespace) -> None:
+    with _changing(layout) as lab:
+        injection.heal(lab)
+
+
+def _snapshot(layout: Layout, options: argparse.Namespace) -> None:
+    with _changing(layout) as lab:
+        snapshot.take(lab, options.snapshot, replace=options.replace)
+
+
+def _rollback(layout: Layout, options: argparse.Namespace) -> None:
+    with _changing(layout) as lab:
+        snapshot.roll_back(lab, options.snapshot)
+
+
+def _status(layout: Layout, options: argparse.Namespace) -> int:
+    try:
+        found = status.collect(life.Lab.open(layout))
+    except LabError:
+        if not options.json:
+            raise
+        found = {"name": layout.name, "up": False}
+    print(json.dumps(found, indent=2) if options.json else status.table(found))
+    return 0 if found["up"] else 1
+
+
+def _note(text: str | None) -> None:
+    if text:
+        print(f"bin/lab: note: {text}", file=sys.stderr)
 
 
 def _requirements(layout: Layout, options: argparse.Namespace) -> None:

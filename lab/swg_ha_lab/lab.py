@@ -13,7 +13,7 @@ from typing import Any
 
 from . import TOPOLOGY, access, disk, requirements, state
 from .cgroups import Group, hierarchies
-from .errors import LabError, UsageError
+from .errors import LabError
 from .faults import Faults
 from .image import Cache, remove_tree
 from .layout import Layout
@@ -73,10 +73,10 @@ class Lab:
 
     def alive(self) -> bool:
         """Whether this is a lab in use, as opposed to what is left of one whose processes were killed or whose machine went down."""
-        states = [machine.state() for machine in self.machines.values()]
-        return bool(self.record["complete"]) and self.record["boot"] == boot_id() and not set(states) <= {"broken", "off"} | (
-            set() if "broken" in states else {"none"}
-        )
+        if not self.record["complete"] or self.record["boot"] != boot_id():
+            return False
+        states = {machine.state() for machine in self.machines.values()}
+        return "broken" not in states or bool(states - {"broken", "off"})
 
     def power_on(self, machines: Iterable[Machine], *, wait: bool = True, say: Say = lambda line: None) -> None:
         started = list(machines)
@@ -114,6 +114,7 @@ class Lab:
 def up(layout: Layout, release: str | None, say: Say) -> Lab:
     """Make the lab, or see that an existing one runs. Leaves nothing behind when it fails."""
     requirements.require()
+    layout.state.mkdir(parents=True, exist_ok=True)
     with state.locked(layout.lock, LOCK_SECONDS):
         record = state.read(layout.record)
         if record:
@@ -135,6 +136,7 @@ def _up_again(lab: Lab, release: str | None, say: Say) -> Lab:
         for machine in missing:
             machine.wait_cut()
         lab.power_on(missing, say=say)
+    lab.wait_ready(machine for machine in lab.machines.values() if machine.state() == "booting")
     say(f"lab '{lab.layout.name}' is up ({lab.release})")
     return lab
 
@@ -189,6 +191,7 @@ def _furnish(lab: Lab, say: Say) -> None:
 
 
 def down(layout: Layout, say: Say) -> None:
+    layout.state.mkdir(parents=True, exist_ok=True)
     with state.locked(layout.lock, LOCK_SECONDS), undisturbed():
         existed = layout.folder.exists()
         remove(layout)

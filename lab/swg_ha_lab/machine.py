@@ -57,14 +57,14 @@ class Machine:
         found = self.state()
         if found in states:
             return
-        remedy = {
+        remedies = {
             "off": f"power on {self.name}",
             "broken": f"power reset {self.name}",
             "frozen": f"thaw {self.name}",
-            "booting": f"status' until it is on, or 'bin/lab --name {self.layout.name} power reset {self.name}",
+            "booting": "status",
             "on": f"power off {self.name}",
-        }[found]
-        raise LabError(f"{self.name} is {found}: run 'bin/lab --name {self.layout.name} {remedy}'")
+        }
+        raise LabError(f"{self.name} is {found}: run 'bin/lab --name {self.layout.name} {remedies[found]}' first")
 
     def power_on(self) -> None:
         """Start the host; it is ready when `wait_ready` says so."""
@@ -159,3 +159,8 @@ class Machine:
             return None
         path = Path(f"/proc/{machine.pid}/root{self.paths.data}")
         return path if os.path.ismount(path) else None
+
+    def mounts(self) -> str:
+        """/proc/PID/mountinfo of the host's own mount namespace."""
+        machine = self.process("machine")
+        return Path(f"/proc/{machine.pid}/mountinfo").read_text() if machine else ""

@@ -7,13 +7,13 @@ carrier. An end carries that name as its alias, so that it is known whatever the
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from . import state
 from .errors import LabError
 from .layout import NAMESPACES, Layout
 from .process import run
@@ -73,8 +73,7 @@ class Wiring:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """One change of the wiring at a time, among supervisors and commands."""
-        with self.layout.wiring_lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with state.locked(self.layout.wiring_lock, 60):
             yield
 
     def lay_cables(self) -> None:
@@ -96,7 +95,7 @@ class Wiring:
                     continue
         ends = [(leg.parked, leg.interface) for leg in host.legs]
         ends += [(leg.port_parked, leg.port) for leg in self.topology.ports(host.name) if (leg.host, leg.interface) not in cables_out]
-        _batch(self.layout.parking, [f"link set dev {parked} netns {name} name {interface}" for parked, interface in ends])
+        self._hand_over(host.name, ends)
         _batch(name, ["link set dev lo up"])
         if host.kind.bridge:
             self.apply_blocks(host.name, blocks)
@@ -114,7 +113,7 @@ class Wiring:
         """Put the cable back into the switch, if that is on."""
         parked = [link["ifname"] for link in _links(self.layout.parking)]
         if self.layout.namespace(leg.switch).exists() and leg.port_parked in parked:
-            _batch(self.layout.parking, [f"link set dev {leg.port_parked} netns {self.layout.machine(leg.switch)} name {leg.port}"])
+            self._hand_over(leg.switch, [(leg.port_parked, leg.port)])
             self.apply_blocks(leg.switch, blocks)
 
     def apply_blocks(self, switch: str, blocks: Iterable[Block]) -> None:
@@ -155,6 +154,13 @@ class Wiring:
         """Remove every namespace of the lab; the cables go with them."""
         for name in [*map(self.layout.machine, self.topology.hosts), self.layout.parking]:
             self.remove_namespace(name)
+
+    def _hand_over(self, host: str, ends: list[tuple[str, str]]) -> None:
+        """Move parked ends into a host. It sees them under their own names at once: systemd-networkd does not look again after a change."""
+        lines = []
+        for parked, interface in ends:
+            lines += [f"link set dev {parked} name {interface}", f"link set dev {interface} netns {self.layout.machine(host)}"]
+        _batch(self.layout.parking, lines)
 
     def _park(self, host: str, ends: set[str]) -> None:
         name = self.layout.machine(host)

@@ -47,11 +47,13 @@ def read(path: Path, default: Any = None) -> Any:
 
 @contextmanager
 def locked(path: Path, seconds: float) -> Iterator[None]:
-    """Hold the lock file; it is removed when it is let go of."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Hold the lock file; it is removed when it is let go of. LabError when another process holds it for so long."""
     end = time.monotonic() + seconds
     while True:
-        file = path.open("w")
+        try:
+            file = path.open("w")
+        except FileNotFoundError:
+            raise LabError(f"{path.parent} is not there any more") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Removed by its last holder while we waited: then we hold nothing.
@@ -60,11 +62,11 @@ def locked(path: Path, seconds: float) -> Iterator[None]:
         except BlockingIOError:
             if time.monotonic() > end:
                 file.close()
-                raise LabError(f"{path.stem}: another bin/lab has been at work on it for {seconds:g} s: wait for it, or end it") from None
+                raise LabError(f"{path}: another process has held this lock for {seconds:g} s: wait for it, or end it") from None
         except FileNotFoundError:
             pass
         file.close()
-        time.sleep(0.05)
+        time.sleep(0.01)
     try:
         yield
     finally:

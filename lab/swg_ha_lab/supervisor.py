@@ -110,6 +110,7 @@ class Supervisor:
                         record["ready"] = True
                         state.write(self.paths.run, record)
                 os.close(ended)
+            state.write(self.paths.run, {**record, "ready": False})
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def _become_host(self) -> NoReturn:
@@ -137,9 +138,13 @@ class Supervisor:
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "NOTIFY_SOCKET": str(self.paths.notify),
                 "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+                # /sys/class/net and /proc/sys/net are those of the host's namespace, the latter writable.
+                "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
             }
             argv = nspawn_command(self.layout, self.host)
-            os.execvpe(argv[0], argv, environment)
+            # nspawn mounts /sys before it enters the namespace: from here, it shows the host's own interfaces.
+            with syscalls.network_namespace(self.layout.namespace(self.host.name)):
+                os.execvpe(argv[0], argv, environment)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

@@ -129,6 +129,17 @@ def ensure(core: str, level: str) -> Path:
     return venv
 
 
+def environ(venv: Path, **more: str) -> dict[str, str]:
+    """The environment of a tool: the venv's programs first, nothing of the caller's own Ansible settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_", "PYTEST_"))}
+    return kept | {"PATH": f"{venv / 'bin'}:{kept['PATH']}", "NO_COLOR": "1"} | more
+
+
+def tool(venv: Path, program: str, *arguments: str | Path) -> list[str]:
+    """The command line of a program of the environment."""
+    return [str(venv / "bin" / program), *map(str, arguments)]
+
+
 def link_collection() -> None:
     """Let Ansible find this checkout as the collection swg.ha (ansible.cfg names the folder)."""
     COLLECTION_LINK.parent.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tarfile
 from pathlib import Path
 
 from tools.ansible_test import SHIPPED, below, project_files
+from tools.steps import Finished, Outcome
 
 MADE_BY_GALAXY = {"MANIFEST.json", "FILES.json"}
-PLUGIN_FOLDERS = {"module": "modules", "filter": "filter", "lookup": "lookup", "test": "test"}
 
 
 def problems(tarball: Path) -> list[str]:
@@ -29,11 +31,16 @@ def _names(folder: Path, pattern: str) -> list[str]:
     return [f"swg.ha.{path.stem}" for path in sorted(folder.glob(pattern)) if not path.name.startswith("_")]
 
 
-def documented(collection: Path) -> dict[str, list[str]]:
-    """Everything that ansible-doc must be able to show, by kind."""
-    found = {kind: _names(collection / "plugins" / folder, "*.py") for kind, folder in PLUGIN_FOLDERS.items()}
-    found["role"] = _names(collection / "roles", "*")
-    return {kind: names for kind, names in found.items() if names}
+def undocumented(collection: Path, finished: Finished) -> Outcome:
+    """Judge what ansible-doc shows of everything in the collection: each module and each role must be in it."""
+    start = re.search(r"^\{", finished.output, re.MULTILINE)
+    if finished.status or start is None:
+        return Outcome(failed=1, output=finished.output)
+    # Warnings may stand before and after it.
+    shown = json.JSONDecoder().raw_decode(finished.output, start.start())[0]["all"]
+    expected = {"module": _names(collection / "plugins/modules", "*.py"), "role": _names(collection / "roles", "*")}
+    lost = [f"{kind} {name}: ansible-doc shows nothing" for kind, names in expected.items() for name in names if name not in shown[kind]]
+    return Outcome(failed=1, output="\n".join(lost)) if lost else Outcome(passed=1)
 
 
 def playbooks(collection: Path) -> list[str]:

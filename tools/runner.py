@@ -24,17 +24,30 @@ class BadArguments(Exception):
 
 
 def parse(words: Sequence[str], stages: Mapping[str, Stage]) -> dict[str, list[str]]:
-    """Stage names, each followed by names within it; nothing means every stage of a whole run."""
+    """Stage names, each followed by names within it; nothing means every stage, whole."""
     asked: dict[str, list[str]] = {}
-    names: list[str] | None = None
+    stage = ""
     for word in words:
         if word in stages:
-            names = asked.setdefault(word, [])
-        elif names is None or word.startswith("-"):
+            stage = word
+            asked.setdefault(stage, [])
+        elif not stage:
             raise BadArguments(f"no stage is named {word!r}; the stages are {', '.join(stages)}")
         else:
-            names.append(word)
+            known = stages[stage].names
+            if known is not None and word not in known():
+                raise BadArguments(f"stage {stage} has nothing named {word!r}; it has {', '.join(known()) or 'no names'}")
+            asked[stage].append(word)
     return asked or {name: [] for name in stages}
+
+
+def listing(stages: Mapping[str, Stage]) -> str:
+    """One line for each stage, with the names that narrow it down."""
+    lines = []
+    for name, stage in stages.items():
+        within = ["folders, files or tests"] if stage.names is None else stage.names()
+        lines.append(f"{name:<9} {stage.summary}{' [' + ' '.join(within) + ']' if within else ''}\n")
+    return "".join(lines)
 
 
 def plural(outcome: Outcome) -> str:
@@ -77,7 +90,7 @@ def run_stage(name: str, stage: Stage, names: Sequence[str]) -> Outcome:
         print(f"{name:<9} cannot go on: {error}", flush=True)
         total += Outcome(failed=1)
     if total.ran + total.skipped == 0:
-        print(f"{name:<9} ran nothing{': no such name: ' + ' '.join(names) if names else ''}", flush=True)
+        print(f"{name:<9} ran nothing", flush=True)
         total += Outcome(failed=1)
     return total
 
@@ -87,8 +100,7 @@ def main(words: Sequence[str]) -> int:
         print(USAGE, end="")
         return 0
     if list(words) == ["--list"]:
-        for name, stage in STAGES.items():
-            print(f"{name:<9} {stage.summary}")
+        print(listing(STAGES), end="")
         return 0
     try:
         asked = parse(words, STAGES)

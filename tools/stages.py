@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tools import ansible_test, package
-from tools.environment import PYTHONS, ROOT, NoInterpreter, ensure, link_collection
-from tools.steps import Outcome, StageBroken, Step, check, command, execute, only_trouble, reports
-
-Steps = Generator[Step, None, None]
+from tools import ansible_test, package, scenarios
+from tools.environment import PYTHONS, ROOT, NoInterpreter, ensure, environ, link_collection, tool
+from tools.steps import Outcome, Step, Steps, check, command, need, reports, workspace
 
 
 @dataclass(frozen=True)
 class Stage:
+    """A part of the run: the names that narrow it down are those listed, or None for whatever pytest understands."""
+
     summary: str
     steps: Callable[[Sequence[str]], Steps]
-
-
-def environ(venv: Path, **more: str) -> dict[str, str]:
-    """The environment of a tool: the venv's programs first, nothing of the caller's own Ansible settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_", "PYTEST_"))}
-    return kept | {"PATH": f"{venv / 'bin'}:{kept['PATH']}", "NO_COLOR": "1"} | more
-
-
-def tool(venv: Path, program: str, *arguments: str | Path) -> list[str]:
-    """The command line of a program of the environment."""
-    return [str(venv / "bin" / program), *map(str, arguments)]
-
-
-def need(*packages: str) -> None:
-    """Have the Debian packages installed."""
-    done = execute([str(ROOT / "bin/need"), *packages], minutes=15)
-    if done.status:
-        raise StageBroken(done.output)
-
-
-@contextlib.contextmanager
-def workspace() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="swg-ha-test-") as folder:
-        yield Path(folder)
+    names: Callable[[], Sequence[str]] | None
 
 
 def chosen(names: Sequence[str], name: str) -> bool:
@@ -75,25 +48,26 @@ def shell_scripts() -> list[str]:
     return [name for name in ansible_test.project_files() if is_script(name)]
 
 
+LINTERS = {
+    "ansible-lint": ["ansible-lint", "--offline"],
+    "yamllint": ["yamllint", "--strict", "."],
+    "ruff": ["ruff", "check"],
+    "ruff-format": ["ruff", "format", "--check", "--diff"],
+    "mypy": ["mypy"],
+    "shellcheck": ["shellcheck"],
+    "antsibull-changelog": ["antsibull-changelog", "lint"],
+    "antsibull-docs": ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."],
+    "docs": ["python", "-m", "tools.reference", "--check"],
+}
+
+
 def lint(names: Sequence[str]) -> Steps:
     need("shellcheck")
     link_collection()
-    venv = ensure("2.19", "test")
-    tools = {
-        "ansible-lint": ["ansible-lint", "--offline"],
-        "yamllint": ["yamllint", "--strict", "."],
-        "ruff": ["ruff", "check"],
-        "ruff-format": ["ruff", "format", "--check", "--diff"],
-        "mypy": ["mypy"],
-        "shellcheck": ["shellcheck", *shell_scripts()],
-        "antsibull-changelog": ["antsibull-changelog", "lint"],
-        "antsibull-docs": ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."],
-        "docs": ["python", "-m", "tools.reference", "--check"],
-    }
-    env = environ(venv)
-    for name, (program, *arguments) in tools.items():
+    env = environ(ensure("2.19", "test"))
+    for name, argv in LINTERS.items():
         if chosen(names, name):
-            yield command(name, [program, *arguments], env=env)
+            yield command(name, [*argv, *shell_scripts()] if name == "shellcheck" else argv, env=env)
 
 
 def sanity(names: Sequence[str]) -> Steps:
@@ -138,8 +112,22 @@ def pytest_step(venv: Path, name: str, arguments: Iterable[str | Path], folder: 
 ELSEWHERE = {"lab", "sanity", "output"}
 
 
+def need_postgresql() -> None:
+    """Have PostgreSQL's programs, without the cluster that Debian's package makes and starts unless it is told not to."""
+    if any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        return
+    need("postgresql-common")
+    no_cluster = Path("/etc/postgresql-common/createcluster.d/swg-ha-tests.conf")
+    no_cluster.parent.mkdir(exist_ok=True)
+    no_cluster.write_text("create_main_cluster = false\n")
+    try:
+        need("postgresql")
+    finally:
+        no_cluster.unlink()
+
+
 def pytest(names: Sequence[str]) -> Steps:
-    need("postgresql")
+    need_postgresql()
     link_collection()
     venv = ensure("2.19", "test")
     folders = sorted({Path(name).parts[1] for name in ansible_test.project_files() if name.startswith("tests/") and name.endswith(".py")})
@@ -154,71 +142,6 @@ def lab(names: Sequence[str]) -> Steps:
         yield pytest_step(venv, "tests/lab", names or ["tests/lab"], folder, minutes=20)
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What a Molecule scenario stands on: a lab of one Debian release, driven by one ansible-core."""
-
-    release: str
-    core: str
-    lab: str
-    scenarios: tuple[str, ...] | None = None
-
-    def offers(self, scenario: str) -> bool:
-        return self.scenarios is None or scenario in self.scenarios
-
-
-GROUNDS = (
-    Ground("bookworm", "2.19", "molecule"),
-    Ground("trixie", "2.21", "molecule13", ("default",)),
-)
-
-
-def scenarios() -> list[str]:
-    """The names of the Molecule scenarios, the default one first."""
-    found = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    return sorted(found, key=lambda name: name != "default")
-
-
-def molecule(names: Sequence[str]) -> Steps:
-    link_collection()
-    for ground in GROUNDS:
-        wanted = [name for name in scenarios() if ground.offers(name) and chosen(names, name)]
-        if wanted:
-            yield from molecule_on(ground, wanted)
-
-
-def molecule_on(ground: Ground, wanted: Sequence[str]) -> Steps:
-    """Create the lab once, run each scenario in it, and bring it down whatever happens."""
-    try:
-        venv = ensure(ground.core, "test")
-    except NoInterpreter as error:
-        yield Step(ground.release, partial(Outcome, skipped=len(wanted), note=str(error)))
-        return
-    with workspace() as folder:
-        env = environ(
-            venv,
-            SWG_HA_LAB_NAME=ground.lab,
-            SWG_HA_LAB_RELEASE=ground.release,
-            # Molecule's own memory of what is created: one for each run, so that a run that was cut off confuses no other.
-            MOLECULE_EPHEMERAL_DIRECTORY=str(folder),
-        )
-        created: list[bool] = []
-
-        def create() -> Outcome:
-            outcome = only_trouble(execute(tool(venv, "molecule", "create"), env=env, minutes=15))
-            created.append(not outcome.failed)
-            return outcome
-
-        try:
-            yield Step(f"create ({ground.release})", create)
-            for name in wanted if created == [True] else ():
-                argv = tool(venv, "molecule", "test", "--scenario-name", name, "--destroy", "never")
-                yield command(f"{name} ({ground.release}, core {ground.core})", argv, env=env, minutes=20)
-            yield command(f"destroy ({ground.release})", tool(venv, "molecule", "destroy"), env=env, count=only_trouble)
-        finally:
-            subprocess.run([ROOT / "bin/lab", "--name", ground.lab, "down"], stdin=subprocess.DEVNULL, capture_output=True)
-
-
 def build(names: Sequence[str]) -> Steps:
     venv = ensure("2.19", "test")
     with workspace() as folder:
@@ -231,8 +154,8 @@ def build(names: Sequence[str]) -> Steps:
         argv = tool(venv, "ansible-galaxy", "collection", "install", "--offline", "--no-deps", "--collections-path", folder, tarball)
         yield command("install", argv, env=env, cwd=folder)
         installed = folder / "ansible_collections/swg/ha"
-        for kind, objects in package.documented(installed).items():
-            yield command(f"ansible-doc {kind}s", tool(venv, "ansible-doc", "--type", kind, *objects), env=env, cwd=folder)
+        argv = tool(venv, "ansible-doc", "--metadata-dump", "swg.ha")
+        yield command("ansible-doc", argv, env=env, cwd=folder, count=partial(package.undocumented, installed))
         for playbook in package.playbooks(installed):
             argv = tool(venv, "ansible-playbook", "--syntax-check", "--inventory", "localhost,", playbook)
             yield command(playbook, argv, env=env, cwd=folder)
@@ -240,11 +163,11 @@ def build(names: Sequence[str]) -> Steps:
 
 # The order of a whole run: what is quick to fail comes first.
 STAGES = {
-    "lint": Stage("ansible-lint, yamllint, ruff, mypy, shellcheck, changelog, documentation; names: the tools", lint),
-    "sanity": Stage("ansible-test sanity; names: 2.19, 2.21", sanity),
-    "units": Stage("ansible-test units; names: 2.19, 2.21", units),
-    "pytest": Stage("the tests that need no lab; names: folders, files or tests", pytest),
-    "build": Stage("the collection built, installed, its documentation shown, its playbooks parsed", build),
-    "lab": Stage("the lab itself, live (root); names: files or tests", lab),
-    "molecule": Stage("the Molecule scenarios in the lab (root); names: scenarios", molecule),
+    "lint": Stage("ansible-lint, yamllint, ruff, mypy, shellcheck, changelog, documentation", lint, lambda: [*LINTERS]),
+    "sanity": Stage("ansible-test sanity", sanity, lambda: [*PYTHONS]),
+    "units": Stage("ansible-test units", units, lambda: [*PYTHONS]),
+    "pytest": Stage("the tests that need no lab", pytest, None),
+    "build": Stage("the collection built, installed, its documentation shown, its playbooks parsed", build, list),
+    "lab": Stage("the lab itself, live (root)", lab, None),
+    "molecule": Stage("the Molecule scenarios in the lab (root)", scenarios.steps, scenarios.names),
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -45,6 +46,9 @@ class Finished:
 class Step:
     name: str
     run: Callable[[], Outcome]
+
+
+Steps = Generator[Step, None, None]
 
 
 class StageBroken(Exception):
@@ -90,6 +94,19 @@ def execute(argv: Sequence[str], *, cwd: Path = ROOT, env: Mapping[str, str] | N
             end_group(process)
         output.seek(0)
         return Finished(status, output.read())
+
+
+def need(*packages: str) -> None:
+    """Have the Debian packages installed."""
+    done = execute([str(ROOT / "bin/need"), *packages], minutes=15)
+    if done.status:
+        raise StageBroken(done.output)
+
+
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="swg-ha-test-") as folder:
+        yield Path(folder)
 
 
 def one(finished: Finished) -> Outcome:

@@ -28,6 +28,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PYTHONPATH": str(root),
         "PYTHONDONTWRITEBYTECODE": "1",
         "ANSIBLE_COLLECTIONS_PATH": str(root),
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
         "ANSIBLE_LOCALHOST_WARNING": "false",
         "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
     }

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import subprocess
 import threading
 import time
@@ -26,6 +27,7 @@ from .postgres import (
     History,
     PostgresError,
     lsn,
+    lsn_text,
     parse_control_data,
     parse_history,
     parse_waldump_end,
@@ -316,11 +318,22 @@ class Cluster:
             return start
         argv = self.as_owner(
             "pg_waldump", "--stats", f"--path={self.wal_file('')}", f"--timeline={timeline}",
-            f"--start={start >> 32:X}/{start & 0xFFFFFFFF:X}", f"--end={after >> 32:X}/{after & 0xFFFFFFFF:X}",
+            f"--start={lsn_text(start)}", f"--end={lsn_text(after)}",
         )  # fmt: skip
         # It always ends with an error: the first place that holds no valid record is what is looked for.
         _rc, out, _err = self.run(argv, timeout=600)
         return parse_waldump_end(out) or start
+
+    def commits(self, timeline: int, start: int, end: int) -> int:
+        """How many transactions were committed on ``timeline`` from ``start`` to ``end``."""
+        if start >= end:
+            return 0
+        argv = self.as_owner(
+            "pg_waldump", "--stats=record", "--rmgr=Transaction", f"--path={self.wal_file('')}", f"--timeline={timeline}",
+            f"--start={lsn_text(start)}", f"--end={lsn_text(end)}",
+        )  # fmt: skip
+        _rc, out, _err = self.run(argv, timeout=600)
+        return sum(int(count) for count in re.findall(r"^Transaction/COMMIT(?:_PREPARED)?\s+(\d+)", out, re.MULTILINE))
 
     def wal_digest(self, names: Sequence[str], length: int) -> str | None:
         """SHA-256 of the first ``length`` bytes of the first of the segments that is there in full; None if none is."""
@@ -430,9 +443,15 @@ class Service(Protocol):
 
     log_file: Path
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Have it started; whether it runs is seen by :meth:`Cluster.postmaster`."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """A fast shutdown, complete when this returns."""
+
+    @property
+    def starting(self) -> bool:
+        """Whether a start is still under way."""
 
     @property
     def explain(self) -> str:
@@ -440,35 +459,46 @@ class Service(Protocol):
 
 
 class DebianService:
-    """A cluster of postgresql-common: through systemd where it is PID 1, otherwise by pg_ctlcluster."""
+    """A cluster of postgresql-common: through systemd where that is PID 1, otherwise by pg_ctlcluster."""
 
     def __init__(self, version: str, name: str, run: Run, *, systemd: bool | None = None, timeout: float = 300) -> None:
         self._run = run
         self._timeout = timeout
         self._systemd = Path("/run/systemd/system").is_dir() if systemd is None else systemd
         self._unit = f"postgresql@{version}-{name}.service"
-        self._cluster = [version, name]
+        self._pg_ctlcluster = ["pg_ctlcluster", "--skip-systemctl-redirect", "--mode", "fast", version, name]
         self.log_file = Path(f"/var/log/postgresql/postgresql-{version}-{name}.log")
 
-    def _do(self, verb: str) -> None:
-        if self._systemd:
-            argv = ["systemctl", verb, self._unit]
-        else:
-            argv = ["pg_ctlcluster", "--skip-systemctl-redirect", "--mode", "fast", *self._cluster, verb]
+    def _do(self, argv: list[str], fine: Sequence[int] = (0,)) -> str:
         rc, out, err = self._run(argv, timeout=self._timeout)
-        # pg_ctlcluster: 2 is "already as wanted"
-        if rc != 0 and not (rc == 2 and not self._systemd):
+        if rc not in fine:
             raise PostgresError(f"{' '.join(argv)} failed ({rc}): {tail(err or out, 4)}")
+        return out
 
     def start(self) -> None:
-        self._do("start")
+        if self._systemd:
+            # pg_ctlcluster goes on probing for two seconds after the server is there.
+            self._do(["systemctl", "start", "--no-block", self._unit])
+        else:
+            self._do([*self._pg_ctlcluster, "start"], fine=(0, 2))
 
     def stop(self) -> None:
-        self._do("stop")
+        if self._systemd:
+            self._do(["systemctl", "stop", self._unit])
+        else:
+            self._do([*self._pg_ctlcluster, "stop"], fine=(0, 2))
+
+    @property
+    def starting(self) -> bool:
+        if not self._systemd:
+            return False
+        said = self._do(["systemctl", "show", "--property=ActiveState", "--property=Job", self._unit])
+        return "ActiveState=activating" in said or bool(re.search(r"^Job=[1-9]", said, re.MULTILINE))
 
     @property
     def explain(self) -> str:
-        return f"journalctl -u {self._unit} -n 50; tail -n 50 {self.log_file}" if self._systemd else f"tail -n 50 {self.log_file}"
+        log = f"tail -n 50 {self.log_file}"
+        return f"journalctl -u {self._unit} -n 50; {log}" if self._systemd else log
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, interval: float = 0.05) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .postgres import History, PostgresError, Source, conninfo, lsn, parse_history
+from .postgres import History, PostgresError, Source, conninfo, lsn, parse_history, tail
 from .postgres_cluster import Cluster, psql_arguments
 
 # A leg of the network that went dead is noticed within about 6 s, and libpq then tries the next address.
@@ -50,6 +50,10 @@ SELECT json_build_object('lsn', pg_current_wal_flush_lsn(), 'seen', EXISTS (
   SELECT FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid
   WHERE application_name = :'application_name' AND slot_name = :'slot'));
 """
+
+
+class PrimaryUnreachable(PostgresError):
+    """No connection to the primary: no network, no server, no such role, a wrong password or certificate."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,12 @@ class Primary:
         return self._psql(conninfo({**self.parameters, "replication": "true"}), command, {})
 
     def _psql(self, target: str, statement: str, variables: Mapping[str, str]) -> str:
-        try:
-            return self._cluster.program("psql", *psql_arguments(target, variables), input=statement)
-        except PostgresError as error:
-            raise PostgresError(f"the primary ({self.parameters.get('host')}) does not answer as needed: {error}") from None
+        rc, out, err = self._cluster.run(self._cluster.as_owner("psql", *psql_arguments(target, variables)), statement)
+        if rc == 2:
+            raise PrimaryUnreachable(f"the primary cannot be reached: {tail(err, 6)}")
+        if rc != 0:
+            raise PostgresError(f"the primary ({self.parameters.get('host')}) refused what was asked of it: {tail(err, 4)}")
+        return out
 
     def ask(self) -> Answer:
         """:class:`PostgresError` if it cannot be reached, is no primary, or is of another major version."""

@@ -18,8 +18,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import threading
@@ -42,6 +44,7 @@ from .postgres import (
     parse_conninfo,
     parse_progress,
     render_auto_conf,
+    segment_file,
     segment_files,
     tail,
 )
@@ -49,6 +52,9 @@ from .postgres_cluster import Cluster, Service, is_streaming, summary, wait_unti
 from .postgres_primary import Answer, Primary
 
 POLL = 0.1
+# How often, while it does not stream, the primary is asked whether it still has the WAL that comes next.
+GAP_INTERVAL = 3.0
+STALL = 60.0
 MARKER = "pg_replica.json"
 
 
@@ -140,8 +146,8 @@ class Progress:
         os.replace(temporary, self._path)
 
 
-class WalGone(PostgresError):
-    """The primary no longer has the WAL that the standby needs next: only a new base copy helps."""
+class CopyNeeded(PostgresError):
+    """What was started cannot become a standby of the primary: only a new base copy helps."""
 
 
 # What happens to the WAL that a rewind takes away: gets the data directory, the fork and the local cluster, returns where it is.
@@ -173,6 +179,8 @@ class Replica:
         self.quarantine = quarantine or keep_diverged_wal
         self._deadline = time.monotonic() + wanted.timeout
         self._lock: int | None = None
+        self._stopped_by_us = False
+        self._no_data = ""
         self._outcome = Outcome(Plan("none", ""))
 
     # Looking ----------------------------------------------------------------------------------------------
@@ -232,8 +240,7 @@ class Replica:
         """The local cluster, whether its WAL is the primary's as far as both claim it, and if that is not known, why."""
         cluster = self.cluster
         if not cluster.exists:
-            interrupted = cluster.sibling("rewind").is_dir()
-            return None, None, "a rewind was interrupted" if interrupted else f"there is no data directory {cluster.data_directory}"
+            return None, None, self._no_data or f"there is no data directory {cluster.data_directory}"
         control = cluster.control()
         timeline = control.last_timeline
         try:
@@ -312,48 +319,59 @@ class Replica:
     def _follow(self) -> None:
         self._check_place()
         self._tidy()
-        plan = self.plan()
-        self._outcome.plan = plan
-        self.progress.phase("plan", f"{plan.method}: {plan.reason}", plan.method)
-        was_running = self.cluster.running
+        plan = self._say(self.plan())
         try:
-            if plan.method == "rewind" and was_running:
+            if plan.method == "rewind" and self.cluster.running:
                 self._stop()
                 # What it wrote while it stopped belongs to the decision.
-                before, plan = plan.before, self.plan()
-                plan = replace(plan, before=before)
-                self._outcome.plan = plan
+                plan = self._say(replace(self.plan(), before=plan.before))
             self._carry_out(plan)
-        except BaseException:
-            if was_running and not self.cluster.running and self.cluster.exists and not self.cluster.standby_signal.is_file():
-                self.service.start()
+        except BaseException as error:
+            if self._stopped_by_us and not self.cluster.running:
+                self._start_again(error)
             raise
+
+    def _say(self, plan: Plan) -> Plan:
+        self._outcome.plan = plan
+        self.progress.phase("plan", f"{plan.method}: {plan.reason}", plan.method)
+        return plan
+
+    def _start_again(self, error: BaseException) -> None:
+        try:
+            self.service.start()
+            wait_until(lambda: self.cluster.running, 10)
+        except PostgresError as other:
+            error.add_note(f"and the cluster, stopped for this, did not start again: {other}")
 
     def _carry_out(self, plan: Plan) -> None:
         answer = plan.answer or self.primary.ask()
         try:
             if plan.method == "rewind":
-                if not self._rewind(plan):
-                    plan = replace(plan, method="basebackup", reason=self._outcome.plan.reason)
-            elif plan.method in ("none", "reconfigure", "start"):
-                self._reserve(answer)
-                if plan.configure:
-                    self._configure(self.cluster.data_directory)
-                    self._outcome.changed = True
-                if plan.method == "start":
-                    self._start()
-                elif plan.configure:
-                    self.cluster.sql("SELECT to_json(pg_reload_conf());")
-            if plan.method != "basebackup":
+                self._rewind(plan, answer)
                 self._wait()
                 return
-        except WalGone as gone:
+            if plan.method != "basebackup":
+                self._adopt(plan, answer)
+                self._wait()
+                return
+        except CopyNeeded as needed:
             if self.wanted.method == "rewind":
                 raise
-            plan = replace(plan, method="basebackup", reason=str(gone))
-        self._outcome.plan = replace(self._outcome.plan, method="basebackup", reason=plan.reason)
-        self._base_backup(self.primary.ask())
+            self._say(replace(plan, method="basebackup", reason=str(needed)))
+        self._base_backup()
         self._wait()
+
+    def _adopt(self, plan: Plan, answer: Answer) -> None:
+        """Let the local data, as it is, stream from the primary."""
+        self._reserve(answer)
+        if plan.configure:
+            self._configure(self.cluster.data_directory)
+            self._outcome.changed = True
+        if plan.method == "start":
+            self._start()
+        elif plan.configure:
+            self._outcome.commands.append("SELECT pg_reload_conf()")
+            self.cluster.sql("SELECT to_json(pg_reload_conf());")
 
     # Locks, places, leftovers
 
@@ -397,14 +415,17 @@ class Replica:
 
     def _tidy(self) -> None:
         """Bring what a dead run left behind to an end."""
+        for unfinished in self.cluster.data_directory.parent.glob(f"{self.cluster.data_directory.name}.diverged.*.tmp"):
+            shutil.rmtree(unfinished)
         data, rewind, new = self.cluster.data_directory, self.cluster.sibling("rewind"), self.cluster.sibling("new")
         if rewind.is_dir():
+            self._no_data = "a rewind was interrupted"
             self._move_aside(rewind)
         if not new.is_dir():
             return
         marker = read_json(new / MARKER)
         copy = new / "data"
-        if marker is None and any(new.iterdir()):
+        if marker is None and any(path.name != temporary_name(MARKER) for path in new.iterdir()):
             raise PostgresError(f"{new} is in the way and is not of our making (no {MARKER} in it): move it away")
         if marker and marker.get("phase") == "complete" and copy.is_dir():
             if copy.stat().st_ino != marker.get("inode"):
@@ -417,44 +438,43 @@ class Replica:
         sync_directory(new.parent)
 
     def _move_aside(self, path: Path) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        target = self.cluster.sibling(stamp)
-        number = 1
-        while target.exists():
-            number += 1
-            target = self.cluster.sibling(f"{stamp}-{number}")
+        target = fresh_name(self.cluster)
         os.rename(path, target)
         sync_directory(target.parent)
-        if path.parent != target.parent:
-            sync_directory(path.parent)
+        sync_directory(path.parent)
         self._outcome.moved_aside.append(str(target))
         self._outcome.changed = True
         self.progress.phase("moved aside", f"{path} is kept as {target}")
 
     # Parts of every method
 
-    def _left(self, at_most: float = 1e9) -> float:
+    def _left(self, at_most: float = 1e9, trouble: str = "") -> float:
+        """Seconds until the deadline, at most ``at_most``."""
         left = min(self._deadline - time.monotonic(), at_most)
         if left <= 0:
-            raise PostgresError(f"not done within timeout={self.wanted.timeout:.0f} s\n{self.diagnosis()}")
+            raise PostgresError(f"not streaming within timeout={self.wanted.timeout:.0f} s\n{trouble}{self.diagnosis()}")
         return left
-
-    def _run(self, argv: list[str], **options: Any) -> tuple[int, str, str]:
-        self._outcome.commands.append(shlex.join(argv))
-        return self.cluster.run(argv, **options)
 
     def _start(self) -> None:
         self.progress.phase("start")
         self._outcome.changed = True
         self._outcome.commands.append(f"start {self.cluster.version}/{self.cluster.name}")
+        self._stopped_by_us = False
         self.service.start()
-        if not wait_until(lambda: self.cluster.running, self._left(10)):
-            raise PostgresError(f"the cluster did not start\n{self.diagnosis()}")
+        wait_until(lambda: self.cluster.running or not self.service.starting, self._left(60))
+        if not self.cluster.running:
+            raise self._not_running("did not start")
+
+    def _not_running(self, what: str) -> PostgresError:
+        text = f"the server {what}\n{self.diagnosis()}"
+        # Recovery stops for good where a rewound directory lacks the WAL that it has to start from.
+        return CopyNeeded(text) if self._outcome.plan.method == "rewind" else PostgresError(text)
 
     def _stop(self) -> None:
         self.progress.phase("stop")
         self._outcome.changed = True
         self._outcome.commands.append(f"stop {self.cluster.version}/{self.cluster.name}")
+        self._stopped_by_us = True
         self.service.stop()
         if not wait_until(lambda: not self.cluster.running, self._left(60)):
             raise PostgresError(f"the cluster did not stop\n{self.diagnosis()}")
@@ -476,14 +496,15 @@ class Replica:
     def _reserve(self, answer: Answer) -> None:
         """Have the slot on the primary, reserved and free for us."""
         slot = answer.slot
-        if slot and slot.active_pid and not self.cluster.running:
+        if slot and slot.active_pid and not self._streams_from_slot():
             if slot.user != self.wanted.application_name:
                 raise PostgresError(
                     f"replication slot {self.primary.slot!r} is in use by {slot.user!r} (pid {slot.active_pid} on the primary): "
                     "give each standby a slot of its own"
                 )
-            # Ours, from before a power cut: the primary has not noticed yet.
+            # Ours, from before a power cut or a stop: the primary has not noticed yet.
             self.primary.terminate(slot.active_pid)
+            slot = replace(slot, active_pid=None)
         if slot and not slot.usable and not slot.active_pid:
             self.progress.phase("slot", f"{self.primary.slot} ({slot.wal_status or 'never reserved'}) is made anew")
             self.primary.drop_slot()
@@ -493,34 +514,28 @@ class Replica:
             self._outcome.changed = True
             self._outcome.commands.append(f"CREATE_REPLICATION_SLOT {self.primary.slot} PHYSICAL RESERVE_WAL")
 
+    def _streams_from_slot(self) -> bool:
+        here = self.cluster.position()
+        return bool(here and here["receiver"] and here["receiver"]["slot"] == self.primary.slot)
+
     # Base backup
 
-    def _base_backup(self, answer: Answer) -> None:
+    def _base_backup(self) -> None:
         cluster, new = self.cluster, self.cluster.sibling("new")
-        if answer.tablespaces:
-            raise PostgresError(
-                f"the primary has tablespaces outside its data directory ({', '.join(answer.tablespaces)}): only the data "
-                "directory is copied; move the tables into it first"
-            )
-        free = shutil.disk_usage(new.parent).free
-        if free < answer.size:
-            raise PostgresError(
-                f"the primary's databases take {answer.size >> 20} MiB, {new.parent} has {free >> 20} MiB free: make room "
-                "(old data directories kept beside it: " + (", ".join(map(str, cluster.leftovers())) or "none") + ")"
-            )
+        self._check_size(self.primary.ask())
         if cluster.running and cluster.standby_signal.is_file():
             # It would take the slot.
             self._stop()
-            answer = self.primary.ask()
-        self._reserve(answer)
+        self._reserve(self.primary.ask())
+        self._outcome.changed = True
         new.mkdir(mode=0o700)
         os.chown(new, *cluster.owner_ids)
-        self._mark(new, phase="copying", source=answer.source.system_identifier)
+        self._mark(new, phase="copying")
         copy = new / "data"
-        self._copy(copy)
-        self.progress.phase("sync")
-        self._configure(copy)
-        self._sync(copy)
+        with on_disk(new):
+            self._copy(copy)
+            self.progress.phase("sync")
+            self._configure(copy)
         self._mark(new, phase="complete", inode=copy.stat().st_ino)
         if cluster.running:
             self._stop()
@@ -528,6 +543,20 @@ class Replica:
         shutil.rmtree(new)
         sync_directory(new.parent)
         self._start()
+
+    def _check_size(self, answer: Answer) -> None:
+        parent = self.cluster.data_directory.parent
+        if answer.tablespaces:
+            raise PostgresError(
+                f"the primary has tablespaces outside its data directory ({', '.join(answer.tablespaces)}): only the data "
+                "directory is copied; move the tables into it first"
+            )
+        free = shutil.disk_usage(parent).free
+        if free < answer.size:
+            raise PostgresError(
+                f"the primary's databases take {answer.size >> 20} MiB, {parent} has {free >> 20} MiB free: make room "
+                f"(kept there by earlier runs: {', '.join(map(str, self.cluster.leftovers())) or 'nothing'})"
+            )
 
     def _mark(self, new: Path, **facts: Any) -> None:
         write_file(new / MARKER, json.dumps(facts) + "\n", self.cluster.owner_ids)
@@ -542,43 +571,29 @@ class Replica:
         if self.wanted.max_rate:
             argv.append(f"--max-rate={self.wanted.max_rate}")
         self.progress.phase("copy", f"from {self.primary.parameters.get('host')} to {target}")
-        self._outcome.changed = True
-        with self._written_back(target.parent):
-            rc, _out, err = self._run(argv, timeout=self._left(), on_line=self._on_line, keep=[self._lock or 0])
+        rc, _out, err = self._run(argv)
         if rc != 0:
-            raise PostgresError(f"pg_basebackup failed ({rc}), {target.parent} is begun again by the next run:\n{tail(err)}")
-        self._outcome.bytes = self.progress.bytes_done
+            raise PostgresError(f"pg_basebackup failed ({rc}): {tail(err, 6)}\nlook further: tail the primary's log; run this again")
+
+    def _run(self, argv: list[str]) -> tuple[int, str, str]:
+        """A long-running program: its progress is told, and the lock is its own as well, should we die before it."""
+        assert self._lock is not None
+        self._outcome.commands.append(shlex.join(argv))
+        done = self.cluster.run(argv, timeout=self._left(), on_line=self._on_line, keep=[self._lock])
+        self._outcome.bytes += self.progress.bytes_done
+        return done
 
     def _on_line(self, line: str) -> None:
         progress = parse_progress(line)
         if progress:
             self.progress.bytes(*progress)
 
-    @contextmanager
-    def _written_back(self, directory: Path) -> Iterator[None]:
-        """Keep the disk busy while the network is: else everything is written at the end, after the copy."""
-        done = threading.Event()
-
-        def write_back() -> None:
-            while not done.wait(0.5):
-                sync_file_system(directory)
-
-        thread = threading.Thread(target=write_back, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def _sync(self, directory: Path) -> None:
-        sync_file_system(directory)
-
     def _install(self, copy: Path) -> None:
         """Put the copy in the place of the data directory, in one step where the file system can do that."""
         data = self.cluster.data_directory
         self.progress.phase("install")
-        if not data.exists():
+        self._stopped_by_us = False
+        if not data.exists() or not any(data.iterdir()):
             os.rename(copy, data)
         elif exchange(copy, data):
             sync_directory(copy.parent)
@@ -592,9 +607,65 @@ class Replica:
 
     # Rewind
 
-    def _rewind(self, plan: Plan) -> bool:
-        """Whether it worked; if not, only a base backup is left."""
-        return False
+    def _rewind(self, plan: Plan, answer: Answer) -> None:
+        """Take the local data back to where the histories part, and on to the primary's; then start it.
+
+        :class:`CopyNeeded` if pg_rewind failed: the directory is moved aside then, as nobody knows what it holds.
+        """
+        assert plan.local is not None and plan.decision is not None and plan.decision.fork is not None
+        cluster, data, work = self.cluster, self.cluster.data_directory, self.cluster.sibling("rewind")
+        self._reserve(answer)
+        self.progress.phase("quarantine", f"the local WAL after {lsn_text(plan.decision.fork.position)}")
+        self._outcome.quarantine = str(self.quarantine(self, plan.local, plan.decision.fork))
+        self._outcome.changed = True
+        self._await_checkpoint(answer)
+        os.rename(data, work)
+        sync_directory(work.parent)
+        try:
+            self._recover(work, plan.local)
+        except BaseException:
+            os.rename(work, data)
+            sync_directory(work.parent)
+            raise
+        self._stopped_by_us = False
+        self.progress.phase("rewind")
+        argv = cluster.as_owner(
+            "pg_rewind", f"--target-pgdata={work}", f"--source-server={self.primary.sql_conninfo}", "--progress", "--no-sync",
+            "--no-ensure-shutdown",
+        )  # fmt: skip
+        with on_disk(work.parent):
+            rc, out, err = self._run(argv)
+            if rc != 0 or "no rewind required" in out + err:
+                self._move_aside(work)
+                raise CopyNeeded(f"pg_rewind failed ({rc}): {tail(err or out, 4)}")
+            self._configure(work)
+        os.rename(work, data)
+        sync_directory(work.parent)
+        self._start()
+
+    def _recover(self, work: Path, local: Local) -> None:
+        """pg_rewind wants a cluster that was shut down; its own way to it does not know Debian's configuration."""
+        if local.control.stopped_cleanly:
+            return
+        self.progress.phase("recover")
+        for name in ("standby.signal", "recovery.signal"):
+            (work / name).unlink(missing_ok=True)
+        arguments = ["--single", "-F", "-D", str(self.cluster.config_directory), "-c", f"data_directory={work}", "template1"]
+        self._outcome.commands.append(shlex.join(["postgres", *arguments]))
+        self.cluster.program("postgres", *arguments, input="", timeout=self._left())
+        if not self.cluster.control(work).stopped_cleanly:
+            raise PostgresError(f"crash recovery of {work} did not end in a shutdown\n{self.diagnosis()}")
+
+    def _await_checkpoint(self, answer: Answer) -> None:
+        """pg_rewind takes the primary's timeline from its control file, which a promotion changes only at the next checkpoint."""
+        timeline = answer.source.timeline
+        if answer.control_timeline == timeline:
+            return
+        self.progress.phase("checkpoint", "the primary was promoted and has made no checkpoint since")
+        if answer.may_checkpoint:
+            self.primary.checkpoint()
+        if not wait_until(lambda: self.primary.control_timeline() == timeline, self._left(), 0.25):
+            raise PostgresError("the primary made no checkpoint after its promotion: run CHECKPOINT there")
 
     # Waiting
 
@@ -602,20 +673,47 @@ class Replica:
         """Until it streams, the primary sees it do so, and it has all that the primary had when that began."""
         self.progress.phase("catch up")
         goal: int | None = None
+        place: tuple[str, str] | None = None
+        moved = looked = time.monotonic()
+        trouble = ""
         while True:
-            here = self.cluster.position()
-            if here and is_streaming(here):
-                seen, theirs = self.primary.standby(self.wanted.application_name)
-                goal = goal or theirs
-                if seen and lsn(here["write"]) >= goal:
-                    lag = max(0, theirs - lsn(here["replay"]))
-                    self._outcome.position = summary(here) | {"lag_bytes": lag}
-                    self.progress.phase("done", f"streaming, {lag} bytes behind")
-                    return
+            here, now = self.cluster.position(), time.monotonic()
+            try:
+                if here and is_streaming(here):
+                    seen, theirs = self.primary.standby(self.wanted.application_name)
+                    goal = goal or theirs
+                    if seen and lsn(here["write"]) >= goal:
+                        lag = max(0, theirs - lsn(here["replay"]))
+                        self._outcome.position = summary(here) | {"lag_bytes": lag}
+                        self.progress.phase("done", f"streaming, {lag} bytes behind")
+                        return
+                elif now > looked + GAP_INTERVAL:
+                    looked = now
+                    self._check_gap(here)
+            except CopyNeeded:
+                raise
+            except PostgresError as error:
+                # Such as a primary that is being restarted: it may come back within the time.
+                trouble = f"{error}\n"
             if not self.cluster.running:
-                raise PostgresError(f"the server has stopped while it was to become a standby\n{self.diagnosis()}")
-            self._left()
+                raise self._not_running("has stopped while it was to become a standby")
+            if here is None or (here["write"], here["replay"]) != place:
+                place, moved = here and (here["write"], here["replay"]), now
+            elif now > moved + STALL:
+                raise PostgresError(f"it does not stream, and nothing has moved for {STALL:.0f} s\n{trouble}{self.diagnosis()}")
+            self._left(trouble=trouble)
             time.sleep(POLL)
+
+    def _check_gap(self, here: Mapping[str, Any] | None) -> None:
+        """:class:`CopyNeeded` if the primary no longer has the WAL that follows the last local record."""
+        control = self.cluster.control()
+        timeline, start = control.timeline, control.redo
+        if here and here["replay"]:
+            timeline, start = here["timeline"], lsn(here["replay"])
+        needed = self.cluster.wal_end(timeline, start, control.segment_size)
+        answer = self.primary.ask()
+        if needed <= answer.source.end and not self.primary.has_wal(segment_files(answer.source.history, needed, control.segment_size)):
+            raise CopyNeeded(f"the primary no longer has the WAL from {lsn_text(needed)} on, which comes next here")
 
     def diagnosis(self) -> str:
         """What a person needs to look further: control data, the end of the server's log, commands."""
@@ -635,7 +733,54 @@ class Replica:
 
 
 def keep_diverged_wal(replica: Replica, local: Local, point: Fork) -> Path:
-    raise NotImplementedError
+    """Copy the WAL from the fork to the end, the histories and the control file, with a report of what is in it.
+
+    ``report.json``: ``system_identifier``, ``timelines``, ``from``, ``to`` (LSN), ``bytes``, ``transactions``
+    (how many were committed), ``files`` (of pg_wal), ``source`` (address of the primary).
+    """
+    cluster = replica.cluster
+    size = local.control.segment_size
+    end = local.end or point.position
+    kept = [span for span in local.history if span.timeline >= point.timeline]
+    target = fresh_name(cluster, "diverged.")
+    work = target.with_name(f"{target.name}.tmp")
+    with on_disk(target.parent):
+        work.mkdir(mode=0o700)
+        histories = [f"{span.timeline:08X}.history" for span in local.history]
+        segments = [
+            segment_file(span.timeline, position, size)
+            for span in kept
+            for position in range(max(span.begin, point.position) // size * size, min(span.end or end, end) + 1, size)
+        ]
+        kept_files = [name for name in histories + segments if cluster.wal_file(name).is_file()]
+        for name in kept_files:
+            shutil.copyfile(cluster.wal_file(name), work / name)
+        shutil.copyfile(cluster.data_directory / "global" / "pg_control", work / "pg_control")
+        report = {
+            "system_identifier": local.control.system_identifier,
+            "timelines": [span.timeline for span in kept],
+            "from": lsn_text(point.position),
+            "to": lsn_text(end),
+            "bytes": end - point.position,
+            "transactions": sum(
+                cluster.commits(span.timeline, max(span.begin, point.position), min(span.end or end, end)) for span in kept
+            ),
+            "files": kept_files,
+            "source": replica.primary.parameters.get("host"),
+        }
+        write_file(work / "report.json", json.dumps(report, indent=2) + "\n", cluster.owner_ids)
+        for path in (work, *work.iterdir()):
+            os.chown(path, *cluster.owner_ids)
+    os.rename(work, target)
+    sync_directory(target.parent)
+    return target
+
+
+def fresh_name(cluster: Cluster, prefix: str = "") -> Path:
+    """A sibling of the data directory that does not exist, named by the time (UTC)."""
+    stamp = prefix + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    names = (stamp if number == 1 else f"{stamp}-{number}" for number in itertools.count(1))
+    return next(path for path in map(cluster.sibling, names) if not path.exists())
 
 
 # Files --------------------------------------------------------------------------------------------------------
@@ -649,9 +794,13 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(name: str) -> str:
+    return f".{name}.pg_replica"
+
+
 def write_file(path: Path, text: str, owner: tuple[int, int], mode: int = 0o600) -> None:
     """Temporary file, fsync, rename, fsync of the directory."""
-    temporary = path.with_name(f".{path.name}.pg_replica")
+    temporary = path.with_name(temporary_name(path.name))
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         if os.geteuid() == 0:
@@ -686,12 +835,40 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(one), None, str(other))
 
 
-def sync_file_system(path: Path) -> None:
-    """Everything that was written to the file system of ``path`` is on disk; OSError if the disk refused."""
-    descriptor = os.open(path, os.O_RDONLY)
+def sync_file_system(descriptor: int) -> None:
+    if _libc.syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"syncfs: {os.strerror(code)}")
+
+
+@contextmanager
+def on_disk(directory: Path) -> Iterator[None]:
+    """What is written to the file system of ``directory`` inside the block is on disk at its end; OSError if not.
+
+    The disk is kept busy meanwhile: otherwise all of a copy is written after it. One open
+    descriptor serves from the beginning, as the kernel tells each of them once of an error.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    done = threading.Event()
+    errors: list[OSError] = []
+
+    def write_back() -> None:
+        while not (errors or done.wait(0.5)):
+            try:
+                sync_file_system(descriptor)
+            except OSError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=write_back, daemon=True)
+    thread.start()
     try:
-        if _libc.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"syncfs: {os.strerror(code)}", str(path))
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        if errors:
+            raise errors[0]
+        sync_file_system(descriptor)
     finally:
         os.close(descriptor)

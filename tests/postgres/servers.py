@@ -75,6 +75,10 @@ class PgCtl:
         self._do("-m", "fast", "stop")
 
     @property
+    def starting(self) -> bool:
+        return True
+
+    @property
     def explain(self) -> str:
         return f"tail {self.log_file}"
 

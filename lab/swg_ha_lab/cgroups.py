@@ -84,13 +84,14 @@ class Group:
         must fit into their parent's.
         """
         for hierarchy in self._hierarchies:
-            folder = self._folder(hierarchy)
-            if hierarchy.version == 1 and (folder / "cpu.rt_runtime_us").exists():
-                own, lab = folder / "cpu.rt_runtime_us", folder.parent / "cpu.rt_runtime_us"
+            own = self._folder(hierarchy) / "cpu.rt_runtime_us"
+            if hierarchy.version == 1 and own.exists():
+                lab = own.parent.parent / own.name
+                shares = sum(int(path.read_text()) for path in lab.parent.glob(f"*/{own.name}") if path != own)
                 try:
-                    if int(own.read_text()) < REALTIME_MICROSECONDS:
-                        lab.write_text(str(int(lab.read_text()) + REALTIME_MICROSECONDS))
-                        own.write_text(str(REALTIME_MICROSECONDS))
+                    if int(lab.read_text()) < shares + REALTIME_MICROSECONDS:
+                        lab.write_text(str(shares + REALTIME_MICROSECONDS))
+                    own.write_text(str(REALTIME_MICROSECONDS))
                 except OSError as error:
                     return f"no real-time scheduling in {self.host}: {own}: {error.strerror}"
         return None

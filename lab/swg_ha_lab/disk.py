@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from .errors import LabError
-from .process import run
+from .process import run, wait_for
 
 _EXT4_SHUTDOWN = 0x8004587D
 _EXT4_SHUTDOWN_NO_LOG_FLUSH = 2
@@ -49,6 +49,22 @@ def loop_device(image: Path) -> str | None:
         except OSError:
             continue
     return None
+
+
+def wait_released(image: Path, folder: Path, seconds: float) -> None:
+    """Wait until nothing has the image mounted any more. LabError when that does not come.
+
+    A frozen file system outlives its last mount, and with it its loop device: it is mounted once more to thaw it.
+    `folder` is an empty one to mount it on, for a moment and unseen by others.
+    """
+    if wait_for(lambda: loop_device(image) is None, 1):
+        return
+    if device := loop_device(image):
+        script = 'mount "$1" "$2" && fsfreeze --unfreeze "$2"'
+        argv = ["timeout", "10", "unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "thaw", f"/dev/{device}", str(folder)]
+        subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if not wait_for(lambda: loop_device(image) is None, seconds):
+        raise LabError(f"{image}: /dev/{loop_device(image)} does not let go of it: see who has it mounted, by 'grep -l {image.parent} /proc/[0-9]*/mountinfo'")
 
 
 def device_number(device: str) -> str:

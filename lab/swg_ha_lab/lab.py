@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import TOPOLOGY, access, disk, requirements, state
+from . import TOPOLOGY, access, disk, limits, requirements, state
 from .cgroups import Group, hierarchies
 from .errors import LabError
 from .faults import Faults
 from .image import Cache, remove_tree
 from .layout import Layout
-from .machine import READY_SECONDS, Machine
+from .machine import CUT_SECONDS, READY_SECONDS, Machine
 from .network import Wiring
 from .process import wait_for
 from .topology import Topology, load, parse
@@ -114,6 +114,7 @@ class Lab:
 def up(layout: Layout, release: str | None, say: Say) -> Lab:
     """Make the lab, or see that an existing one runs. Leaves nothing behind when it fails."""
     requirements.require()
+    limits.raise_inotify()
     layout.state.mkdir(parents=True, exist_ok=True)
     with state.locked(layout.lock, LOCK_SECONDS):
         record = state.read(layout.record)
@@ -221,7 +222,7 @@ def remove(layout: Layout) -> None:
     wait_for(lambda: not access.control_sockets(layout), 5)
     wiring.remove_all()
     for machine in machines:
-        machine.wait_disk_released()
+        disk.wait_released(machine.paths.disk, machine.paths.data, CUT_SECONDS)
         machine.group.remove()
     _remove_parent_groups(layout)
     if layout.folder.exists():

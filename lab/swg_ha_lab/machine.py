@@ -136,11 +136,7 @@ class Machine:
             time.sleep(0.02)
         with self.wiring.exclusive():
             self.wiring.power_down(self.host)
-        self.wait_disk_released()
-
-    def wait_disk_released(self) -> None:
-        if not wait_for(lambda: disk.loop_device(self.paths.disk) is None, CUT_SECONDS):
-            raise LabError(f"{self.name}: {disk.loop_device(self.paths.disk)} does not let go of {self.paths.disk}")
+        disk.wait_released(self.paths.disk, self.paths.data, CUT_SECONDS)
 
     def shut_down(self) -> None:
         """Ask the host to power off, as its power button does."""
@@ -150,7 +146,7 @@ class Machine:
     def wait_shut_down(self, seconds: float) -> None:
         if not wait_for(lambda: not self.on, seconds, 0.05):
             raise LabError(f"{self.name} has not powered off in {seconds:g} s: 'power off {self.name}' cuts its power", self.console_tail())
-        self.wait_disk_released()
+        disk.wait_released(self.paths.disk, self.paths.data, CUT_SECONDS)
 
     def data(self) -> Path | None:
         """The data disk's folder as seen from here, when the host has one and it is mounted."""

@@ -21,10 +21,11 @@ from .cgroups import Group
 from .faults import Faults
 from .layout import Layout
 from .network import Wiring
-from .process import Process, run, wait_for
+from .process import Process, run
 from .topology import Host, Topology, parse
 
 REBOOT = 133
+RELEASE_SECONDS = 10
 _NSPAWN_RUNTIME = "/run/systemd/nspawn"
 
 
@@ -77,14 +78,19 @@ class Supervisor:
             status = self._boot(boots)
             with self.wiring.exclusive():
                 self.wiring.power_down(self.host)
-            if self.host.kind.disk:
-                wait_for(lambda: disk.loop_device(self.paths.disk) is None, 10)
+            disk.wait_released(self.paths.disk, self.paths.data, RELEASE_SECONDS)
             if status != REBOOT:
                 state.write_text(self.paths.power, "off")
 
     def _boot(self, boots: int) -> int:
         """Boot the host and wait until it has stopped. Returns its exit status (negative: the signal that ended it)."""
+        # Fresh groups for every boot: in one that was killed before, some kernels kill whatever systemd starts
+        # by clone3(CLONE_INTO_CGROUP), as they compare the kill counts of two different groups.
+        self.group.remove()
         with self.wiring.exclusive():
+            self.group.create()
+            if self.host.kind.realtime:
+                self.group.allow_realtime()
             faults = Faults.load(self.layout.faults, self.topology)
             self.wiring.power_up(self.host, faults.cables_out, faults.blocks)
         self.paths.notify.unlink(missing_ok=True)

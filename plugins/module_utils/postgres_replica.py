@@ -21,13 +21,13 @@ import fcntl
 import itertools
 import json
 import os
-import re
 import shlex
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -380,14 +380,8 @@ class Replica:
         self.lock_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "unknown"
-                raise PostgresError(
-                    f"another run (pid {holder}) is at work on cluster {self.cluster.version}/{self.cluster.name}: "
-                    f"wait for it to end, or end it ({self.lock_file})"
-                ) from None
+            if not lock(descriptor):
+                self._end_orphans(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             self._lock = descriptor
@@ -395,6 +389,21 @@ class Replica:
         finally:
             self._lock = None
             os.close(descriptor)
+
+    def _end_orphans(self, descriptor: int) -> None:
+        """Take the lock over from programs that outlived their run (pg_basebackup's receiver of WAL does, and never ends)."""
+        holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+        users = processes_with(self.lock_file)
+        alive = holder in map(str, users)
+        for pid in () if alive else users:
+            if pid != os.getpid():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if alive or not wait_until(lambda: lock(descriptor), 5):
+            raise PostgresError(
+                f"another run (pid {holder or 'unknown'}) is at work on cluster {self.cluster.version}/{self.cluster.name}: "
+                f"wait for it to end, or end it ({self.lock_file})"
+            )
 
     def _check_place(self) -> None:
         cluster = self.cluster
@@ -698,7 +707,7 @@ class Replica:
             if not self.cluster.running:
                 raise self._not_running("has stopped while it was to become a standby")
             if here is None or (here["write"], here["replay"]) != place:
-                place, moved = here and (here["write"], here["replay"]), now
+                place, moved = (here["write"], here["replay"]) if here else None, now
             elif now > moved + STALL:
                 raise PostgresError(f"it does not stream, and nothing has moved for {STALL:.0f} s\n{trouble}{self.diagnosis()}")
             self._left(trouble=trouble)
@@ -784,6 +793,26 @@ def fresh_name(cluster: Cluster, prefix: str = "") -> Path:
 
 
 # Files --------------------------------------------------------------------------------------------------------
+
+
+def lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def processes_with(path: Path) -> list[int]:
+    """The processes that have the file open."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            # It may end while we look.
+            with suppress(OSError):
+                if any(os.readlink(link) == str(path) for link in (process / "fd").iterdir()):
+                    found.append(int(process.name))
+    return found
 
 
 def sync_directory(path: Path) -> None:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres.servers import VERSION, Server, owned, usable
+from tests.postgres.servers import SEGMENT_SIZE, VERSION, Server, owned, usable
+
+# What the tests wait for is PostgreSQL, not a disk that others use as well.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +23,16 @@ def image() -> Iterator[Path]:
     why_not = usable()
     if why_not:
         pytest.fail(f"tests/postgres: {why_not}")
-    root = owned(Path(tempfile.mkdtemp(prefix="pg-replica-image-")))
+    root = owned(Path(tempfile.mkdtemp(prefix="pg-replica-image-", dir=MEMORY)))
     data = root / "main"
-    argv = [f"/usr/lib/postgresql/{VERSION}/bin/initdb", "--no-sync", "--auth=trust", "--pgdata", str(data)]
+    argv = [
+        f"/usr/lib/postgresql/{VERSION}/bin/initdb",
+        "--no-sync",
+        "--auth=trust",
+        f"--wal-segsize={SEGMENT_SIZE >> 20}",
+        "--pgdata",
+        str(data),
+    ]
     subprocess.run(
         ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *argv], check=True, cwd="/", stdout=subprocess.DEVNULL
     )
@@ -33,7 +43,7 @@ def image() -> Iterator[Path]:
 @pytest.fixture
 def server(image: Path) -> Iterator[Callable[..., Server]]:
     """Makes servers; all are stopped and removed at the end."""
-    root = owned(Path(tempfile.mkdtemp(prefix="pg-replica-")))
+    root = owned(Path(tempfile.mkdtemp(prefix="pg-replica-", dir=MEMORY)))
     made: list[Server] = []
 
     def make(name: str, *, data: bool = True, settings: str = "") -> Server:

@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ansible_collections.swg.ha.plugins.module_utils.postgres_cluster import Cluster, run_command
+from ansible_collections.swg.ha.plugins.module_utils.postgres import PostgresError
+from ansible_collections.swg.ha.plugins.module_utils.postgres_cluster import Cluster, run_command, wait_until
 from ansible_collections.swg.ha.plugins.module_utils.postgres_primary import CONNECTION_DEFAULTS, Primary
 from ansible_collections.swg.ha.plugins.module_utils.postgres_replica import Progress, Replica, Wanted
 
 VERSION = "15"
+SEGMENT_SIZE = 4 << 20
 PASSWORD = "correct horse battery staple"
 SETTINGS = """
 fsync = off
@@ -26,9 +27,9 @@ autovacuum = off
 shared_buffers = 16MB
 wal_level = replica
 wal_log_hints = on
-wal_keep_size = 64MB
-min_wal_size = 32MB
-max_wal_size = 64MB
+wal_keep_size = 32MB
+min_wal_size = 8MB
+max_wal_size = 32MB
 max_replication_slots = 5
 hot_standby = on
 listen_addresses = '127.0.0.1'
@@ -51,6 +52,12 @@ def owned(path: Path) -> Path:
     return path
 
 
+def owned_file(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return owned(path)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -63,12 +70,14 @@ class PgCtl:
     def __init__(self, cluster: Cluster, log_file: Path) -> None:
         self.cluster = cluster
         self.log_file = log_file
+        self._began = 0.0
 
     def _do(self, *arguments: str) -> None:
         self.cluster.program("pg_ctl", "-D", str(self.cluster.config_directory), "-w", "-t", "30", *arguments, timeout=40)
 
     def start(self) -> None:
         # A standby that lacks WAL never accepts connections: pg_ctl waits in vain, the server runs all the same.
+        self._began = time.monotonic()
         self._do("-W", "-l", str(self.log_file), "start")
 
     def stop(self) -> None:
@@ -76,7 +85,7 @@ class PgCtl:
 
     @property
     def starting(self) -> bool:
-        return True
+        return time.monotonic() < self._began + 2
 
     @property
     def explain(self) -> str:
@@ -144,8 +153,6 @@ class Server:
 
     def wait(self, condition: str, seconds: float = 20) -> None:
         """Until the statement answers ``t``."""
-        from ansible_collections.swg.ha.plugins.module_utils.postgres import PostgresError
-        from ansible_collections.swg.ha.plugins.module_utils.postgres_cluster import wait_until
 
         def holds() -> bool:
             try:
@@ -167,10 +174,17 @@ class Server:
         self.sql("SELECT pg_promote(true, 30)")
         self.sql("CHECKPOINT")
 
-    def replica_of(self, *primaries: Server, **options: Any) -> Replica:
+    def replica_of(
+        self,
+        *primaries: Server,
+        method: str = "auto",
+        timeout: float = 40,
+        max_rate: int = 0,
+        slot: str | None = None,
+        parameters: dict[str, object] | None = None,
+    ) -> Replica:
         """The work of making this server a standby."""
-        wanted = {"method": "auto", "timeout": 40.0} | {name: options.pop(name) for name in list(options) if name in ("method", "timeout")}
-        parameters: dict[str, object] = {
+        found: dict[str, object] = {
             "host": ",".join("127.0.0.1" for _ in primaries),
             "port": ",".join(str(primary.port) for primary in primaries),
             "user": "ha_replication",
@@ -178,16 +192,15 @@ class Server:
             "sslmode": "disable",
             "application_name": self.name,
             **CONNECTION_DEFAULTS,
-            **options.pop("parameters", {}),
+            **(parameters or {}),
         }
         return Replica(
-            Cluster(VERSION, "main", options.pop("run", run_command), config_directory=self.config),
-            Primary(self.cluster, parameters, options.pop("slot", self.name)),
-            Wanted(self.name, **wanted),
+            Cluster(VERSION, "main", run_command, config_directory=self.config),
+            Primary(self.cluster, found, slot or self.name),
+            Wanted(self.name, max_rate, method, timeout),
             self.service,
             Progress(self.directory / "progress.json", lambda text: None),
             self.directory / "pg_replica.lock",
-            **options,
         )
 
     def kill(self) -> None:
@@ -195,10 +208,6 @@ class Server:
         found = self.cluster.postmaster()
         if found is not None:
             self.stop("immediate")
-
-
-def postgres_uid() -> int:
-    return pwd.getpwnam("postgres").pw_uid
 
 
 def usable() -> str | None:

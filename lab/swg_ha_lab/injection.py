@@ -123,9 +123,7 @@ def disk_heal(lab: Lab, host: str) -> str | None:
     # ext4 stays read-only after an error until it has been unmounted and checked.
     lab.cut([machine])
     lab.power_on([machine])
-    data = machine.data()
-    if data is not None:
-        disk.empty(data)
+    disk.empty(_disk(lab, host)[1])
     return f"{host}: power cycled, for a file system that has failed is repaired at boot"
 
 

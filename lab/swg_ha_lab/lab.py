@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -197,10 +196,9 @@ def down(layout: Layout, say: Say) -> None:
         existed = layout.folder.exists()
         remove(layout)
         say(f"lab '{layout.name}' is down" if existed else f"lab '{layout.name}' is not up: nothing to do")
-    try:
+    # Only the last lab takes the folder with it.
+    with suppress(OSError):
         layout.state.rmdir()
-    except OSError:
-        pass
 
 
 def remove(layout: Layout) -> None:

@@ -98,7 +98,7 @@ class Machine:
             return "it has not booted"
         try:
             with network_namespace(str(self.layout.namespace(self.name))), socket.create_connection(("127.0.0.1", 22), timeout=2) as ssh:
-                if not ssh.recv(4) == b"SSH-":
+                if ssh.recv(4) != b"SSH-":
                     return "its SSH server says nothing"
         except OSError as error:
             return f"its SSH server does not answer ({error})"

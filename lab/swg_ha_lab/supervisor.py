@@ -148,9 +148,7 @@ class Supervisor:
                 "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
             }
             argv = nspawn_command(self.layout, self.host)
-            # nspawn mounts /sys before it enters the namespace: from here, it shows the host's own interfaces.
-            with syscalls.network_namespace(self.layout.namespace(self.host.name)):
-                os.execvpe(argv[0], argv, environment)
+            os.execvpe(argv[0], argv, environment)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

@@ -144,8 +144,7 @@ def parse(data: Mapping[str, Any]) -> Topology:
             raise LabError(f"hosts.{name}: a switch has a network and no legs, any other host has legs and no network")
     switches = {name: entry for name, entry in entries.items() if kinds[entry["kind"]].bridge}
     hosts: dict[str, Host] = {}
-    addresses: dict[IPv4Address, str] = {}
-    ports: dict[tuple[str, str], str] = {}
+    taken: dict[str, str] = {}
     for number, (name, entry) in enumerate(entries.items()):
         kind = kinds[entry["kind"]]
         if kind.bridge:
@@ -155,14 +154,17 @@ def parse(data: Mapping[str, Any]) -> Topology:
         for index, (interface, leg_entry) in enumerate(entry["legs"].items()):
             where = f"hosts.{name}.legs.{interface}"
             leg = _leg(where, name, interface, leg_entry, switches, f"02:00:5e:00:{number:02x}:{index:02x}")
-            for table, value in ((addresses, leg.address), (ports, (leg.switch, leg.port))):
-                if value in table:  # type: ignore[operator]
-                    shown = value if isinstance(value, IPv4Address) else " ".join(value)  # type: ignore[arg-type]
-                    raise LabError(f"{where}: {shown} is taken by {table[value]}")  # type: ignore[index]
-                table[value] = name  # type: ignore[index]
+            _claim(where, taken, f"{leg.address}", name)
+            _claim(where, taken, f"{leg.switch} {leg.port}", name)
             legs.append(leg)
         hosts[name] = Host(name, kind, tuple(legs))
     return Topology(hosts)
+
+
+def _claim(where: str, taken: dict[str, str], thing: str, host: str) -> None:
+    if thing in taken:
+        raise LabError(f"{where}: {thing} is taken by {taken[thing]}")
+    taken[thing] = host
 
 
 def _kind(name: str, entry: Mapping[str, Any]) -> Kind:

@@ -4,8 +4,8 @@
 """What Heartbeat says, what role that means, and which timings it accepts.
 
 Needs the standard library alone: the modules use it, and so does what runs on the servers.
-Everything is a pure function but L(runner) and L(read_state), which asks through a runner:
-``run(argv, input=None) -> (exit code, standard output, standard error)``.
+What asks Heartbeat does so through a runner, ``run(argv, input=None) -> (exit code, standard
+output, standard error)``; all else is a pure function.
 """
 
 from __future__ import annotations
@@ -209,9 +209,7 @@ _SETTLED = {
     "none": Decision(PASSIVE, "RSC_NONE", "Heartbeat holds no resources here"),
 }
 _UNSETTLED = {
-    "foreign": Decision(
-        UNCHANGED, "RSC_FOREIGN", "Heartbeat holds only the other server's resources here: it has not settled"
-    ),
+    "foreign": Decision(UNCHANGED, "RSC_FOREIGN", "Heartbeat holds only the other server's resources here: it has not settled"),
     "transition": Decision(UNCHANGED, "RSC_TRANSITION", "Heartbeat is moving resources: it has not settled"),
     None: Decision(UNCHANGED, "NO_ANSWER", "Heartbeat does not say what it holds"),
 }
@@ -254,9 +252,7 @@ def _decide_local(default_active: bool, previous: str | None, peer: str | None) 
     if previous is None:
         return Decision(PASSIVE, "RSC_LOCAL_NEVER_ACTIVE", f"{own}; it is not known to have been active")
     if peer is None:
-        return Decision(
-            PASSIVE, "RSC_LOCAL_PEER_UNKNOWN", f"{own}; it was active, but the other server is not known to be passive"
-        )
+        return Decision(PASSIVE, "RSC_LOCAL_PEER_UNKNOWN", f"{own}; it was active, but the other server is not known to be passive")
     return Decision(ACTIVE, "RSC_LOCAL_STAYED_ACTIVE", f"{own}; it was active and the other server is passive")
 
 

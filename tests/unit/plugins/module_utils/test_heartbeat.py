@@ -237,9 +237,7 @@ def test_milliseconds(value, expected):
     assert milliseconds(value) == expected
 
 
-@pytest.mark.parametrize(
-    "value", ["", "2s", "1e3", "-1", -1, "1,5", "250msec", "two", "1.2.3", True, None, float("nan")]
-)
+@pytest.mark.parametrize("value", ["", "2s", "1e3", "-1", -1, "1,5", "250msec", "two", "1.2.3", True, None, float("nan")])
 def test_not_a_duration(value):
     with pytest.raises(ValueError, match="is not a duration"):
         milliseconds(value)

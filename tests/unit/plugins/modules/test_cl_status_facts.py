@@ -68,9 +68,7 @@ def test_a_host_without_heartbeat(run_module, tmp_path, check_mode):
 
 
 def test_facts_of_a_running_heartbeat(run_module, cl_status):
-    status, result = run_module(
-        cl_status_path=cl_status("local"), virtual_ip="127.0.0.1", default_active=False, previous_role="active"
-    )
+    status, result = run_module(cl_status_path=cl_status("local"), virtual_ip="127.0.0.1", default_active=False, previous_role="active")
     assert status == 0 and result["changed"] is False
     assert result["ansible_facts"]["ha_heartbeat"] == {
         "installed": True,
@@ -91,9 +89,7 @@ def test_facts_of_a_running_heartbeat(run_module, cl_status):
 
 
 def test_the_peers_role_counts(run_module, cl_status):
-    _status, result = run_module(
-        cl_status_path=cl_status("local"), default_active=False, previous_role="active", peer_role="passive"
-    )
+    _status, result = run_module(cl_status_path=cl_status("local"), default_active=False, previous_role="active", peer_role="passive")
     assert result["ansible_facts"]["ha_heartbeat"]["reason_code"] == "RSC_LOCAL_STAYED_ACTIVE"
 
 

@@ -8,7 +8,6 @@ Pure functions over Ansible's gathered facts. Nothing here talks to a host.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -48,9 +47,12 @@ class Link:
 
 
 def _devices(facts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each interface's name and facts. Ansible keeps those of "eth0.10" and "br-lan" under eth0_10 and br_lan."""
+    """Each interface's name and facts. Ansible keeps those of "br-lan" under br_lan, those of "eth0.10" under its name."""
     for name in sorted(facts.get("interfaces", [])):
-        yield name, facts.get(re.sub(r"[-.:]", "_", name), {})
+        device = facts.get(name.replace("-", "_"), {})
+        # A label such as eth0:0 is listed as eth0_0, without a type: its addresses are those of eth0.
+        if device.get("type"):
+            yield name, device
 
 
 def addresses_of(facts: Mapping[str, Any], without: str = "") -> list[Address]:
@@ -76,9 +78,7 @@ def addresses_of(facts: Mapping[str, Any], without: str = "") -> list[Address]:
     return found
 
 
-def links_between(
-    mine: Sequence[Address], theirs: Sequence[Address], virtual_ip: str = "", wanted: Sequence[str] = ()
-) -> list[Link]:
+def links_between(mine: Sequence[Address], theirs: Sequence[Address], virtual_ip: str = "", wanted: Sequence[str] = ()) -> list[Link]:
     """The links from one server to its peer: networks that both have an address in.
 
     The network of ``virtual_ip`` comes first (the service link), the others in the order
@@ -92,7 +92,12 @@ def links_between(
     links: list[Link] = []
     for address in candidates:
         peer = next((a for a in theirs if a.network == address.network and (wanted or a.kind in LINK_TYPES)), None)
-        if peer is None or any(link.network == str(address.network) for link in links):
+        # Two networks on one interface are one cable.
+        taken = {(link.network, link.interface, link.peer_interface) for link in links}
+        if peer is None or any(
+            network == str(address.network) or interface == address.interface or other == peer.interface
+            for network, interface, other in taken
+        ):
             continue
         links.append(
             Link(
@@ -140,16 +145,20 @@ def pair_topology(
         default_active = hosts[0]
     active = str(default_active)
     passive = next(host for host in hosts if host != active)
+    problems += _different_settings(active, passive, settings)
     virtual_ip = str(settings[active].get("ha_virtual_ip") or "")
     addresses = {host: addresses_of(facts[host], without=virtual_ip) for host in hosts}
     nodes = {host: str(facts[host].get("nodename", "")) for host in hosts}
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for host, peer in ((active, passive), (passive, active)):
-        wanted = [str(name) for name in settings[host].get("ha_link_interfaces") or []]
+        wanted = _texts(settings[host].get("ha_link_interfaces"))
         problems += _unknown_interfaces(host, wanted, addresses[host])
         links = links_between(addresses[host], addresses[peer], virtual_ip, wanted)
         gateway = str(facts[host].get("default_ipv4", {}).get("gateway", ""))
-        pings = [str(a) for a in settings[host].get("ha_ping_nodes") or []] or ([gateway] if gateway else [])
+        pings = _texts(settings[host].get("ha_ping_nodes")) or ([gateway] if gateway else [])
+        problems += [
+            f"ha_ping_nodes of {host} names {ping!r}: it must be one IPv4 address, like 192.0.2.1" for ping in pings if not is_ipv4(ping)
+        ]
         result[host] = {
             "hosts": [active, passive],
             "peer": peer,
@@ -161,7 +170,7 @@ def pair_topology(
             "ping_nodes": pings,
         }
     if all(facts[host] for host in hosts):
-        problems += _same_server(active, passive, nodes, addresses)
+        problems += _same_server(active, passive, nodes, addresses, result)
         problems += _links(active, passive, result, addresses)
         problems += _virtual_ip(virtual_ip, result[active]["links"], {host: facts[host] for host in (active, passive)})
     return {"problems": problems, "hosts": result}
@@ -170,9 +179,21 @@ def pair_topology(
 def _not_a_pair(pair: str, hosts: Sequence[str]) -> str:
     names = ", ".join(hosts) or "none"
     hint = "name each pair's own group in ha_pair" if len(hosts) > 2 else "add the missing server to the group"
-    return (
-        f"the inventory group {pair!r} (ha_pair) holds {len(hosts)} servers ({names}): a pair is exactly two; {hint}"
-    )
+    return f"the inventory group {pair!r} (ha_pair) holds {len(hosts)} servers ({names}): a pair is exactly two; {hint}"
+
+
+def _texts(value: Any) -> list[str]:
+    """The elements of a list; a string is one with commas between them, as Ansible's argument specifications have it."""
+    return [text.strip() for text in value.split(",")] if isinstance(value, str) and value else list(map(str, value or []))
+
+
+def _different_settings(active: str, passive: str, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{name} is {settings[active].get(name)!r} for {active}, but {settings[passive].get(name)!r} for {passive}: it must be "
+        "the same for both servers of a pair; set it once, for their group"
+        for name in ("ha_virtual_ip", "ha_default_active")
+        if settings[active].get(name) != settings[passive].get(name)
+    ]
 
 
 def _unknown_interfaces(host: str, wanted: Sequence[str], addresses: Sequence[Address]) -> list[str]:
@@ -186,9 +207,17 @@ def _unknown_interfaces(host: str, wanted: Sequence[str], addresses: Sequence[Ad
 
 
 def _same_server(
-    active: str, passive: str, nodes: Mapping[str, str], addresses: Mapping[str, Sequence[Address]]
+    active: str,
+    passive: str,
+    nodes: Mapping[str, str],
+    addresses: Mapping[str, Sequence[Address]],
+    result: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    shared = sorted({a.address for a in addresses[active]} & {a.address for a in addresses[passive]})
+    def own(host: str) -> set[str]:
+        """A bridge that is no link (docker0) may well have the same address on every machine."""
+        return {a.address for a in addresses[host] if a.kind in LINK_TYPES} | {link["address"] for link in result[host]["links"]}
+
+    shared = sorted(own(active) & own(passive))
     if shared:
         return [
             f"{active} and {passive} are the same server twice, or two with the same address: both have "
@@ -202,10 +231,15 @@ def _same_server(
     return []
 
 
-def _links(
-    active: str, passive: str, result: Mapping[str, Mapping[str, Any]], addresses: Mapping[str, Sequence[Address]]
-) -> list[str]:
+def _links(active: str, passive: str, result: Mapping[str, Mapping[str, Any]], addresses: Mapping[str, Sequence[Address]]) -> list[str]:
     links = result[active]["links"]
+    networks = {host: [link["network"] for link in result[host]["links"]] for host in (active, passive)}
+    if any(nets[:1] != networks[active][:1] or set(nets) != set(networks[active]) for nets in networks.values()):
+        told = "; ".join(f"{host}: {', '.join(found) or 'none'}" for host, found in networks.items())
+        return [
+            f"ha_link_interfaces leads the servers of the pair to different links ({told}): name the interfaces of the same "
+            "networks for both, that of the service first"
+        ]
     if len(links) >= 2:
         return []
     listed = "; ".join(
@@ -223,9 +257,7 @@ def _links(
     ]
 
 
-def _virtual_ip(
-    virtual_ip: str, links: Sequence[Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
+def _virtual_ip(virtual_ip: str, links: Sequence[Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not is_ipv4(virtual_ip):
         return [f"ha_virtual_ip is {virtual_ip!r}: it must be one IPv4 address without a prefix length, like 192.0.2.10"]
     # Heartbeat adds the virtual IP beside an interface's own address: where it comes first, it is the server's own.
@@ -252,7 +284,6 @@ def _virtual_ip(
         ]
     if vip in (network.network_address, network.broadcast_address) and network.prefixlen < 31:
         return [
-            f"ha_virtual_ip is {virtual_ip}: that is the network's own or its broadcast address; choose a free host "
-            f"address in {network}"
+            f"ha_virtual_ip is {virtual_ip}: that is the network's own or its broadcast address; choose a free host address in {network}"
         ]
     return []

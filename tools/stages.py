@@ -91,6 +91,7 @@ def python_version(venv: Path) -> str:
 
 
 def units(names: Sequence[str]) -> Steps:
+    need("iproute2")
     for found in each_core(names):
         if isinstance(found, Step):
             yield found
@@ -127,6 +128,7 @@ def need_postgresql() -> None:
 
 
 def pytest(names: Sequence[str]) -> Steps:
+    need("iproute2")
     need_postgresql()
     link_collection()
     venv = ensure("2.19", "test")

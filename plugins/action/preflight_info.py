@@ -59,10 +59,9 @@ class ActionModule(ActionBase):
             problems += preflight.address_problems(observed, str(variables.get("ha_virtual_ip", "")))
             problems += self._clock(observed, arguments["clock_offset_max"])
             problems += self._configuration(observed, everyone)
+            active, passive = variables["ha_pair_hosts"]
             primary, found = preflight.choose_primary(
-                {host: seen.get("postgres", {}) for host, seen in observed.items()},
-                *variables["ha_pair_hosts"],
-                variables.get("ha_data_source"),
+                {host: seen.get("postgres", {}) for host, seen in observed.items()}, active, passive, variables.get("ha_data_source")
             )
             problems += found
         return {**result, "changed": False, "primary": primary, "problems": list(dict.fromkeys(problems))}
@@ -78,14 +77,16 @@ class ActionModule(ActionBase):
     def _configuration(observed: dict[str, Any], everyone: dict[str, Any]) -> Iterator[str]:
         for host, seen in observed.items():
             files = everyone[host].get("ha_config_files_to_replicate")
-            if files is not None:
+            # Another form is told by the argument specifications.
+            if isinstance(files, list) and all(isinstance(file, dict) for file in files):
                 try:
                     edit(SKELETON, {"files_to_replicate": files})
-                except (InvalidXml, TypeError) as error:
-                    yield from (f"{host}: ha_config_{text}" for text in getattr(error, "problems", (error,)))
+                except InvalidXml as error:
+                    yield from (f"{host}: ha_config_{text}" for text in error.problems)
             if seen.get("module_xml"):
                 try:
-                    parse(seen["module_xml"].encode())
+                    # As Ansible decoded it: a file in another encoding than UTF-8 comes back byte by byte.
+                    parse(seen["module_xml"].encode(errors="surrogateescape"))
                 except InvalidXml as error:
                     yield from (f"{host}: {seen['module_xml_path']}: {text}" for text in error.problems)
 
@@ -95,6 +96,6 @@ class ActionModule(ActionBase):
         name = variables.get("heartbeat_timing_profile") or variables.get("ha_timing_profile") or "balanced"
         own = variables.get("heartbeat_timing") or {}
         # A profile or a form that does not exist is told by the argument specifications.
-        if name in PROFILES and isinstance(own, dict):
-            for problem in timing_problems(**{**PROFILES[name], **own}):
+        if isinstance(name, str) and name in PROFILES and isinstance(own, dict):
+            for problem in timing_problems(**{key: own.get(key, value) for key, value in PROFILES[name].items()}):
                 yield f"{host}: heartbeat_timing (profile {name}): {problem}"

@@ -11,12 +11,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.errors import UnsupportedError
 
 from ansible_collections.swg.ha.plugins.module_utils.clock import Offset
 from ansible_collections.swg.ha.plugins.module_utils.settings import KNOWN, SETTINGS
+from ansible_collections.swg.ha.plugins.module_utils.topology import is_ipv4
 
 Observations = Mapping[str, Mapping[str, Any]]
 
@@ -30,7 +33,11 @@ def variable_problems(host: str, variables: Mapping[str, Any], specifications: M
     known = {**specifications, **SETTINGS}
     given = {name: variables[name] for name in known if name in variables and variables[name] is not None}
     spec = {name: known[name] for name in known if name in given or known[name].get("required")}
-    problems = [f"{host}: {text}" for text in ArgumentSpecValidator(spec).validate(given).error_messages]
+    problems = [
+        # Ansible leaves it to the caller to say what is wrong with an unsupported parameter.
+        f"{host}: {'unsupported option ' if isinstance(error, UnsupportedError) else ''}{error.msg}"
+        for error in ArgumentSpecValidator(spec).validate(given).errors.errors
+    ]
     for name, value in given.items():
         problems += [f"{host}: {text}" for text in _port_problems(name, value)]
     for name in variables:
@@ -50,7 +57,8 @@ def _port_problems(name: str, value: Any) -> Iterable[str]:
             valid = 1 <= int(value) <= 65535
         except (TypeError, ValueError):
             valid = False
-        if not valid:
+        # "port: yes" is a true one in YAML, and port 1 to Python.
+        if not valid or isinstance(value, bool):
             yield f"{name} is {value!r}: a port is a number from 1 to 65535"
 
 
@@ -69,9 +77,7 @@ def version_problems(observed: Observations, packages: Sequence[str]) -> list[st
     problems = []
     systems = {host: seen.get("system", "unknown") for host, seen in observed.items()}
     if len(set(systems.values())) > 1:
-        problems.append(
-            f"the servers run different systems ({_each(systems)}): both servers of a pair must run the same release"
-        )
+        problems.append(f"the servers run different systems ({_each(systems)}): both servers of a pair must run the same release")
     for host, system in systems.items():
         if system not in ("Debian 12", "Debian 13"):
             problems.append(f"{host} runs {system}: the collection supports Debian 12 and Debian 13")
@@ -79,8 +85,11 @@ def version_problems(observed: Observations, packages: Sequence[str]) -> list[st
         if seen.get("service_manager") != "systemd":
             problems.append(f"{host} is managed by {seen.get('service_manager')!r}: systemd is needed as process 1")
     for package in packages:
+        # Different releases have different versions, and packages of different names.
+        if len(set(systems.values())) > 1:
+            break
         versions = {host: seen.get("packages", {}).get(package) for host, seen in observed.items()}
-        if len(set(systems.values())) == 1 and len(set(versions.values())) > 1:
+        if len(set(versions.values())) > 1:
             problems.append(
                 f"the servers have different versions of {package} ({_each(versions)}): both must run the same; bring "
                 "them to the same state with apt first"
@@ -117,11 +126,15 @@ def clock_problems(offset: Offset, limit_s: float) -> list[str]:
     ]
 
 
-def link_probes(links: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Ask for each of the peer's addresses on every link: on its own it must answer, on the others it must not."""
-    return [
-        {"address": str(link["peer_address"]), "interface": str(asked["interface"])} for asked in links for link in links
-    ]
+def link_probes(links: Sequence[Mapping[str, Any]], virtual_ip: Any = None) -> list[dict[str, str]]:
+    """Ask for each of the peer's addresses on every link: on its own it must answer, on the others it must not.
+
+    ``virtual_ip`` is asked for on the first link, if it is an address in that link's network.
+    """
+    probes = []
+    if links and is_ipv4(virtual_ip) and ip_address(str(virtual_ip)) in ip_network(links[0]["network"]):
+        probes.append({"address": str(virtual_ip), "interface": str(links[0]["interface"])})
+    return probes + [{"address": str(link["peer_address"]), "interface": str(asked["interface"])} for asked in links for link in links]
 
 
 def address_problems(observed: Observations, virtual_ip: str) -> list[str]:
@@ -145,7 +158,8 @@ def address_problems(observed: Observations, virtual_ip: str) -> list[str]:
                         f"({', '.join(sorted(answers - own))}, seen by {host} on {interface}): choose an address that "
                         "nobody uses"
                     )
-            else:
+            # What is neither was asked for by a server with a virtual IP of its own: that is told by topology.py.
+            elif address in by_address:
                 problems += _link_problems(host, interface, by_address[address], answers)
     return list(dict.fromkeys(problems))
 
@@ -164,9 +178,7 @@ def _link_problems(host: str, interface: str, link: Mapping[str, Any], answers: 
         )
 
 
-def choose_primary(
-    postgres: Observations, default_active: str, default_passive: str, told: str | None
-) -> tuple[str, list[str]]:
+def choose_primary(postgres: Observations, default_active: str, default_passive: str, told: str | None) -> tuple[str, list[str]]:
     """Which server's databases live on, and what speaks against replacing the other's.
 
     ``postgres`` holds what ``pg_replica`` (state info) says, by inventory name. Returns the inventory name of the
@@ -174,17 +186,23 @@ def choose_primary(
     """
     hosts = (default_active, default_passive)
     if told and told not in hosts:
-        return default_active, [
-            f"ha_data_source is {told!r}: it must be the inventory name of a server of the pair: {' or '.join(hosts)}"
-        ]
+        return default_active, [f"ha_data_source is {told!r}: it must be the inventory name of a server of the pair: {' or '.join(hosts)}"]
     standbys = [host for host in hosts if postgres[host].get("in_recovery")]
     primaries = [host for host in hosts if postgres[host].get("exists") and host not in standbys]
     if len(standbys) == 1 and len(primaries) == 1:
-        primary = primaries[0]
+        primary, standby = primaries[0], standbys[0]
+        identifiers = {host: postgres[host].get("system_identifier") for host in (primary, standby)}
         if told and told != primary:
             return primary, [
                 f"ha_data_source is {told}, but {primary} is the primary of this pair and {told} its standby: leave "
                 "ha_data_source out, or run disable_ha first"
+            ]
+        if not told and identifiers[primary] != identifiers[standby]:
+            return primary, [
+                f"PostgreSQL on {standby} is a standby, but of another primary than {primary} (system identifiers: "
+                f"{_each(identifiers)}): enabling would replace it by a copy of {primary}'s. Say whose data lives: "
+                f"ha_data_source={primary} (that of {standby} is moved aside, not deleted), or promote {standby} (pg_promote()) and "
+                f"set ha_default_active={standby} with ha_data_source={standby}"
             ]
         return primary, []
     if len(standbys) == 2:
@@ -196,6 +214,11 @@ def choose_primary(
         return default_active, [
             f"ha_data_source is {told}, but {default_active} is active at first: set ha_default_active to {told}, so that "
             "the server whose data lives is the active one"
+        ]
+    if default_active in standbys:
+        return default_active, [
+            f"PostgreSQL on {default_active} is a standby without its primary, and takes no writes: promote it (pg_promote()), "
+            "then run this again"
         ]
     replaced = postgres[default_passive]
     if told or not replaced.get("exists") or replaced.get("has_user_data") is False:

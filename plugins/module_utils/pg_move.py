@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 
 Run = Callable[[list[str]], tuple[int, str, str]]
@@ -39,7 +40,8 @@ def sync_directory(path: Path) -> None:
 def aside(path: Path, now: float | None = None) -> Path:
     """Rename what lies at path to a sibling with the time in its name, and return that; nothing is deleted."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    target = path.with_name(f"{path.name}.{stamp}")
+    names = (f"{path.name}.{stamp}{suffix}" for suffix in chain([""], (f".{number}" for number in count(1))))
+    target = next(place for place in map(path.with_name, names) if not os.path.lexists(place))
     os.rename(path, target)
     sync_directory(path.parent)
     return target
@@ -49,11 +51,23 @@ def make_parents(path: Path, uid: int, gid: int) -> None:
     """Create the directories above the data: passable for all down to the last, which is the server's own."""
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
-        parent.mkdir(mode=0o755)
-        os.chmod(parent, 0o755)
+        # Under another name until it is the right one's: an interrupted run leaves nothing half made.
+        fresh = parent.with_name(f".{parent.name}.new")
+        fresh.mkdir(exist_ok=True)
+        os.chmod(fresh, 0o755)
+        if parent == path.parent:
+            os.chown(fresh, uid, gid)
+        os.rename(fresh, parent)
         sync_directory(parent.parent)
-    if path.parent in missing:
-        os.chown(path.parent, uid, gid)
+
+
+def running(data: Path) -> bool:
+    """Does a server run on this data directory? It works in it, and says so in postmaster.pid."""
+    try:
+        pid = int((data / "postmaster.pid").read_text(encoding="ascii").split("\n", 1)[0])
+        return os.path.samefile(f"/proc/{pid}/cwd", data)
+    except (OSError, ValueError):
+        return False
 
 
 def move(run: Run, source: Path, target: Path, now: float | None = None) -> Path | None:
@@ -62,6 +76,14 @@ def move(run: Run, source: Path, target: Path, now: float | None = None) -> Path
     Renames within a file system. Across file systems it copies, and leaves the source where it is. What lies at the
     target already is moved aside first. Returns where it went, or None. Raises MoveError.
     """
+    # What is moved is the data, not a symbolic link to it.
+    source, real_target = source.resolve(), target.resolve()
+    if source == real_target:
+        return None
+    if source in real_target.parents or real_target in source.parents:
+        raise MoveError(f"the data is in {source}, and is to be in {target}: one must not lie within the other")
+    if running(source):
+        raise MoveError(f"a server runs on {source}, though its service is stopped: stop it (pg_ctlcluster) first")
     owner = os.stat(source)
     make_parents(target, owner.st_uid, owner.st_gid)
     moved = aside(target, now) if target.exists() else None

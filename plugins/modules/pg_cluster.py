@@ -111,9 +111,7 @@ class Cluster:
             if not os.path.exists("/usr/bin/pg_createcluster"):
                 raise MoveError("pg_createcluster is missing: install the Debian package postgresql-common")
             make_parents(self.wanted, *self._postgres())
-            self.must(
-                *("pg_createcluster", "--datadir", str(self.wanted), self.version, self.name, "--", "--data-checksums")
-            )
+            self.must(*("pg_createcluster", "--datadir", str(self.wanted), self.version, self.name, "--", "--data-checksums"))
         return {"changed": True, "created": True, "diff": self._diff("", str(self.wanted))}
 
     def bring(self) -> dict[str, Any]:

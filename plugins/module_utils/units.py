@@ -7,9 +7,10 @@ Pure functions over what ``systemctl show`` prints; the module fresh_service doe
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 PROPERTIES = (
     "LoadState",
@@ -17,6 +18,7 @@ PROPERTIES = (
     "UnitFileState",
     "NeedDaemonReload",
     "StateChangeTimestamp",
+    "ReloadResult",
     "FragmentPath",
     "DropInPaths",
 )
@@ -39,6 +41,8 @@ class Unit:
     need_daemon_reload: bool
     # When it last started, stopped or was reloaded, in seconds since the epoch; 0 if never.
     changed_at: float
+    # Did the last reload fail? systemd counts it as a change of state all the same.
+    reload_failed: bool
     # The unit's own file and its drop-ins, as systemd has read them.
     files: tuple[str, ...]
 
@@ -60,7 +64,9 @@ def parse_show(text: str) -> Unit:
         masked="masked" in (values["LoadState"], values["UnitFileState"]),
         need_daemon_reload=values["NeedDaemonReload"] == "yes",
         changed_at=_seconds(values["StateChangeTimestamp"]),
-        files=tuple(path for path in (values["FragmentPath"], *values["DropInPaths"].split()) if path),
+        reload_failed=values["ReloadResult"] not in ("", "success"),
+        # A path with a blank in it stands in quotes.
+        files=tuple(path for path in (values["FragmentPath"], *shlex.split(values["DropInPaths"])) if path),
     )
 
 
@@ -70,7 +76,7 @@ def _seconds(timestamp: str) -> float:
         return 0.0
     text = timestamp.split(" ", 1)[1].removesuffix(" UTC")
     form = "%Y-%m-%d %H:%M:%S.%f" if "." in text else "%Y-%m-%d %H:%M:%S"
-    return datetime.strptime(text, form).replace(tzinfo=timezone.utc).timestamp()
+    return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
 
 
 def stale_definition(unit: Unit, on_disk: Iterable[str]) -> bool:
@@ -99,6 +105,6 @@ def verbs(unit: Unit, newer: list[str], stale: bool, on_change: str) -> list[str
         words.append("enable")
     if not unit.running:
         words.append("start")
-    elif newer:
+    elif newer or unit.reload_failed:
         words.append({"restarted": "restart", "reloaded": "reload"}[on_change])
     return words

@@ -95,6 +95,8 @@ def fill(mount: Path) -> None:
                 if error.errno != errno.ENOSPC:
                     raise
                 step //= 2
+        # It must still be there after a power cut.
+        os.fsync(fd)
     finally:
         os.close(fd)
 

@@ -27,7 +27,11 @@ def disable_plan(report: Mapping[str, Any], leave_behind: str = "") -> dict[str,
     order = sorted((host for host in servers if host != leave_behind), key=lambda host: host == active)
     passive = next(host for host in servers if host != active)
     problems = []
-    if leave_behind != passive and not _ordinary(servers[active]):
+    if leave_behind == active:
+        # Its data was given up: that the other has received nothing from it lately is why.
+        if not servers[passive]["reachable"]:
+            problems.append(f"{passive} cannot be reached, and {active} is to be left behind: connect {passive}, nothing else is left")
+    elif leave_behind != passive and not _ordinary(servers[active]):
         problems += _not_connected(passive, active, servers[passive])
     if leave_behind != active and not servers[active]["reachable"]:
         problems.append(
@@ -42,8 +46,8 @@ def _active(report: Mapping[str, Any]) -> str:
     servers = report["servers"]
     standby = next((host for host, server in servers.items() if server["postgres"]["role"] == "standby"), None)
     if standby is not None:
-        return next(host for host in servers if host != standby)
-    return report["primary"] or report["active"] or next(iter(servers))
+        return next(str(host) for host in servers if host != standby)
+    return str(report["primary"] or report["active"] or next(iter(servers)))
 
 
 def _ordinary(server: Mapping[str, Any]) -> bool:

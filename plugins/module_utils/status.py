@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -132,9 +133,7 @@ def _heartbeat_problems(host: str, heartbeat: Mapping[str, Any], own_node: str |
             continue
         for link, state in node["links"].items():
             if state != "up":
-                yield f"{host}: " + (
-                    f"ping node {name} does not answer" if node["type"] == "ping" else f"link {link} to {name} is {state}"
-                )
+                yield f"{host}: " + (f"ping node {name} does not answer" if node["type"] == "ping" else f"link {link} to {name} is {state}")
 
 
 def screen(report: Mapping[str, Any]) -> list[str]:
@@ -142,25 +141,30 @@ def screen(report: Mapping[str, Any]) -> list[str]:
     servers = report["servers"]
     title = f"Pair {report['pair']}, virtual IP {report['virtual_ip']}"
     verdict = "redundant" if report["redundant"] else "NOT REDUNDANT"
-    lines = [f"{title:<{2 * WIDTH}}{verdict:>{WIDTH}}", ""]
+    lines = [f"{_cut(title, 2 * WIDTH - 1):<{2 * WIDTH}}{verdict:>{WIDTH}}", ""]
     lines.append(_row("", [host if host == s["node"] else f"{host} ({s['node'] or '?'})" for host, s in servers.items()]))
     lines.append(_row("role", [server["role"] or "unknown" for server in servers.values()]))
     lines.append(_row("virtual IP", [_virtual_ip(server) for server in servers.values()]))
-    lines.append(_row("Heartbeat", [_heartbeat(server["heartbeat"]) for server in servers.values()]))
+    lines.append(_row("Heartbeat", [_heartbeat(server["heartbeat"]) if server["reachable"] else "unknown" for server in servers.values()]))
     for label, states in _links(servers):
         lines.append(_row(f"  {label}", states))
-    lines.append(_row("PostgreSQL", [_database(server["postgres"]) for server in servers.values()]))
+    lines.append(_row("PostgreSQL", [_database(server["postgres"]) if server["reachable"] else "unknown" for server in servers.values()]))
     lines.append(_row("  replay lag", [_lag(server["postgres"]) for server in servers.values()]))
     lines.append(_row("  commits wait", [_waits(server["postgres"]) for server in servers.values()]))
     lines.append(_row("clock, to controller", [_offset(server["clock_offset_s"]) for server in servers.values()]))
     lines.append(_row("clock, between them", [_offset(report["clock_offset_s"])]))
     lines.append("")
-    lines += [f"! {problem}" for problem in report["problems"]] or ["Nothing is wrong."]
-    return lines
+    for problem in report["problems"]:
+        lines += textwrap.wrap(problem, 3 * WIDTH, initial_indent="! ", subsequent_indent="  ", break_on_hyphens=False)
+    return lines if report["problems"] else [*lines, "Nothing is wrong."]
 
 
 def _row(label: str, cells: Sequence[str]) -> str:
-    return f"{label:<{WIDTH}}" + "".join(f"{cell:<{WIDTH}}" for cell in cells).rstrip()
+    return "".join(f"{_cut(cell, WIDTH - 1):<{WIDTH}}" for cell in (label, *cells)).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 2]}.."
 
 
 def _virtual_ip(server: Mapping[str, Any]) -> str:

@@ -48,8 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "ha_data_source": {
         "type": "str",
-        "description": "Inventory name of the server whose databases live on, where the other has some too. The "
-        "other's are moved aside.",
+        "description": "Inventory name of the server whose databases live on, where the other has some too. The other's are moved aside.",
     },
     "ha_apt_update_cache": {
         "type": "bool",

@@ -14,10 +14,12 @@ import json
 import os
 import pwd
 import re
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,6 +122,7 @@ def run_command(
 # Where a standby stands, for a poll: one short query.
 POSITION_SQL = """
 SELECT json_build_object(
+  'started', pg_postmaster_start_time() AT TIME ZONE 'UTC',
   'in_recovery', pg_is_in_recovery(),
   'primary_conninfo', current_setting('primary_conninfo'),
   'primary_slot_name', current_setting('primary_slot_name'),
@@ -167,6 +170,16 @@ SELECT json_build_object(
     UNION ALL SELECT format('large object %s', oid) FROM pg_largeobject_metadata
     LIMIT 5) AS found(o)));
 """
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """The server process, as its postmaster.pid tells. ``status`` is starting, ready, standby (no queries) or stopping."""
+
+    pid: int
+    port: str
+    sockets: str
+    status: str
 
 
 class Cluster:
@@ -247,8 +260,8 @@ class Cluster:
     def control(self, directory: Path | None = None) -> ControlData:
         return parse_control_data(self.program("pg_controldata", "-D", str(directory or self.data_directory)))
 
-    def postmaster(self) -> tuple[int, str, str] | None:
-        """``(pid, port, socket directory)`` of the server that runs on the data directory; None if none does."""
+    def postmaster(self) -> Postmaster | None:
+        """The server that runs on the data directory; None if none does."""
         try:
             lines = (self.data_directory / "postmaster.pid").read_text(encoding="utf-8").splitlines()
             pid = int(lines[0])
@@ -257,9 +270,8 @@ class Cluster:
                 return None
         except (OSError, ValueError, IndexError):
             return None
-        while len(lines) < 5:
-            lines.append("")
-        return pid, lines[3].strip(), lines[4].strip()
+        lines += [""] * (8 - len(lines))
+        return Postmaster(pid, lines[3].strip(), lines[4].strip(), lines[7].strip())
 
     @property
     def running(self) -> bool:
@@ -274,21 +286,27 @@ class Cluster:
         found = self.postmaster()
         if found is None:
             raise PostgresError(f"no server runs on {self.data_directory}")
-        _pid, port, sockets = found
-        if not sockets:
+        if not found.sockets:
             raise PostgresError("the server has no unix socket (yet): unix_socket_directories is empty, or it is just starting")
-        target = f"host={sockets} port={port} user={self.owner} dbname=postgres connect_timeout=5 application_name=pg_replica"
+        target = f"host={found.sockets} port={found.port} user={self.owner} dbname=postgres connect_timeout=5 application_name=pg_replica"
         return json.loads(self.program("psql", *psql_arguments(target, variables), input=statement) or "null")
 
     def position(self) -> dict[str, Any] | None:
         """The answer to POSITION_SQL; None while no server runs or it accepts no connections yet."""
-        if not self.running:
+        server = self.postmaster()
+        if server is None or server.status != "ready":
             return None
         try:
             answer: dict[str, Any] = self.sql(POSITION_SQL)
         except PostgresError:
             return None
         return answer
+
+    def reload(self) -> None:
+        """Have the configuration read again, also by a server that accepts no connections yet."""
+        server = self.postmaster()
+        if server:
+            os.kill(server.pid, signal.SIGHUP)
 
     # Its WAL
 
@@ -386,7 +404,7 @@ class Cluster:
         server = self.postmaster()
         if server is None:
             return found | {"reason": "the cluster is stopped: what databases it has cannot be asked"}
-        found |= {"running": True, "port": int(server[1] or found["port"])}
+        found |= {"running": True, "port": int(server.port or found["port"])}
         try:
             here: dict[str, Any] = self.sql(POSITION_SQL)
             inventory: dict[str, Any] = self.sql(INVENTORY_SQL)

@@ -31,6 +31,7 @@ CONNECTION_DEFAULTS: dict[str, str] = {
 PRIMARY_SQL = """
 SELECT json_build_object(
   'version', current_setting('server_version_num')::int / 10000,
+  'started', pg_postmaster_start_time() AT TIME ZONE 'UTC',
   'in_recovery', pg_is_in_recovery(),
   'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
   'control_timeline', (SELECT timeline_id FROM pg_control_checkpoint()),
@@ -72,8 +73,12 @@ class Slot:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the primary says of itself. ``control_timeline`` lags behind until the checkpoint after a promotion."""
+    """What the primary says of itself. ``control_timeline`` lags behind until the checkpoint after a promotion.
 
+    ``started`` is when the server started, to the microsecond: which server it is.
+    """
+
+    started: str
     source: Source
     control_timeline: int
     size: int
@@ -134,6 +139,7 @@ class Primary:
             raise PostgresError(f"replication slot {self.slot!r} on {where} is a {slot['type']} one: choose another slot name")
         timeline = int(said["timeline"])
         return Answer(
+            started=said["started"],
             source=Source(said["system_identifier"], self._history(timeline), lsn(said["lsn"])),
             control_timeline=int(said["control_timeline"]),
             size=int(said["size"] or 0),

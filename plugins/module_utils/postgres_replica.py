@@ -55,15 +55,21 @@ POLL = 0.1
 # How often, while it does not stream, the primary is asked whether it still has the WAL that comes next.
 GAP_INTERVAL = 3.0
 STALL = 60.0
+SYNC_BYTES = 512 << 20
 MARKER = "pg_replica.json"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for. ``max_rate`` is in kB/s (0: no limit), ``timeout`` in seconds, for everything together."""
+    """What is asked for.
+
+    ``max_rate`` is in kB/s (0: no limit), ``timeout`` in seconds for everything together,
+    ``compression`` of a base backup on its way: lz4, zstd or none.
+    """
 
     application_name: str
     max_rate: int = 0
+    compression: str = "lz4"
     method: str = "auto"
     timeout: float = 3600
 
@@ -205,6 +211,8 @@ class Replica:
         if here and is_streaming(here) and self.configured(here):
             return Plan("none", "already streaming from the primary", before=before)
         answer = self.primary.ask()
+        if here and here["started"] == answer.started:
+            raise PostgresError(f"primary_hosts ({self.primary.parameters.get('host')}) leads to this server itself: name the other one")
         local, same_wal, why_not = self._local(here, answer)
         decision = decide(local, answer.source, same_wal, why_not)
         method = decision.method
@@ -255,7 +263,8 @@ class Replica:
             timeline = max(timeline, here["timeline"] or 0)
             if timeline != history[-1].timeline:
                 history = cluster.history(timeline)
-        if not running or cluster.standby_signal.is_file():
+        standby = here["in_recovery"] if here else cluster.standby_signal.is_file()
+        if standby or not running:
             end = cluster.wal_end(timeline, start, control.segment_size)
         local = Local(control, history, end, running, self._unknown_timelines(timeline, answer))
         point = fork_of(local, answer.source)
@@ -370,8 +379,8 @@ class Replica:
         if plan.method == "start":
             self._start()
         elif plan.configure:
-            self._outcome.commands.append("SELECT pg_reload_conf()")
-            self.cluster.sql("SELECT to_json(pg_reload_conf());")
+            self._outcome.commands.append(f"reload {self.cluster.version}/{self.cluster.name}")
+            self.cluster.reload()
 
     # Locks, places, leftovers
 
@@ -453,7 +462,7 @@ class Replica:
         sync_directory(path.parent)
         self._outcome.moved_aside.append(str(target))
         self._outcome.changed = True
-        self.progress.phase("moved aside", f"{path} is kept as {target}")
+        self.progress.phase("moved aside", f"the old data is kept as {target}")
 
     # Parts of every method
 
@@ -541,8 +550,8 @@ class Replica:
         os.chown(new, *cluster.owner_ids)
         self._mark(new, phase="copying")
         copy = new / "data"
-        with on_disk(new):
-            self._copy(copy)
+        with WriteBack(new) as disk:
+            self._copy(copy, disk)
             self.progress.phase("sync")
             self._configure(copy)
         self._mark(new, phase="complete", inode=copy.stat().st_ino)
@@ -571,31 +580,35 @@ class Replica:
         write_file(new / MARKER, json.dumps(facts) + "\n", self.cluster.owner_ids)
         sync_directory(new.parent)
 
-    def _copy(self, target: Path) -> None:
+    def _copy(self, target: Path, disk: WriteBack) -> None:
         argv = self.cluster.as_owner(
             "pg_basebackup", f"--pgdata={target}", f"--dbname={self.primary.conninfo}", f"--slot={self.primary.slot}",
             "--format=plain", "--wal-method=stream", "--checkpoint=fast", "--progress", "--no-sync", "--no-manifest",
             "--no-password",
         )  # fmt: skip
+        if self.wanted.compression != "none":
+            argv.append(f"--compress=server-{self.wanted.compression}")
         if self.wanted.max_rate:
             argv.append(f"--max-rate={self.wanted.max_rate}")
         self.progress.phase("copy", f"from {self.primary.parameters.get('host')} to {target}")
-        rc, _out, err = self._run(argv)
+        rc, _out, err = self._run(argv, disk)
         if rc != 0:
             raise PostgresError(f"pg_basebackup failed ({rc}): {tail(err, 6)}\nlook further: tail the primary's log; run this again")
 
-    def _run(self, argv: list[str]) -> tuple[int, str, str]:
+    def _run(self, argv: list[str], disk: WriteBack) -> tuple[int, str, str]:
         """A long-running program: its progress is told, and the lock is its own as well, should we die before it."""
         assert self._lock is not None
+
+        def on_line(line: str) -> None:
+            progress = parse_progress(line)
+            if progress:
+                self.progress.bytes(*progress)
+                disk.reached(progress[0])
+
         self._outcome.commands.append(shlex.join(argv))
-        done = self.cluster.run(argv, timeout=self._left(), on_line=self._on_line, keep=[self._lock])
+        done = self.cluster.run(argv, timeout=self._left(), on_line=on_line, keep=[self._lock])
         self._outcome.bytes += self.progress.bytes_done
         return done
-
-    def _on_line(self, line: str) -> None:
-        progress = parse_progress(line)
-        if progress:
-            self.progress.bytes(*progress)
 
     def _install(self, copy: Path) -> None:
         """Put the copy in the place of the data directory, in one step where the file system can do that."""
@@ -642,8 +655,8 @@ class Replica:
             "pg_rewind", f"--target-pgdata={work}", f"--source-server={self.primary.sql_conninfo}", "--progress", "--no-sync",
             "--no-ensure-shutdown",
         )  # fmt: skip
-        with on_disk(work.parent):
-            rc, out, err = self._run(argv)
+        with WriteBack(work.parent) as disk:
+            rc, out, err = self._run(argv, disk)
             if rc != 0 or "no rewind required" in out + err:
                 self._move_aside(work)
                 raise CopyNeeded(f"pg_rewind failed ({rc}): {tail(err or out, 4)}")
@@ -753,7 +766,7 @@ def keep_diverged_wal(replica: Replica, local: Local, point: Fork) -> Path:
     kept = [span for span in local.history if span.timeline >= point.timeline]
     target = fresh_name(cluster, "diverged.")
     work = target.with_name(f"{target.name}.tmp")
-    with on_disk(target.parent):
+    with WriteBack(target.parent):
         work.mkdir(mode=0o700)
         histories = [f"{span.timeline:08X}.history" for span in local.history]
         segments = [
@@ -870,34 +883,44 @@ def sync_file_system(descriptor: int) -> None:
         raise OSError(code, f"syncfs: {os.strerror(code)}")
 
 
-@contextmanager
-def on_disk(directory: Path) -> Iterator[None]:
+class WriteBack:
     """What is written to the file system of ``directory`` inside the block is on disk at its end; OSError if not.
 
-    The disk is kept busy meanwhile: otherwise all of a copy is written after it. One open
-    descriptor serves from the beginning, as the kernel tells each of them once of an error.
+    With :meth:`reached` the disk is set to work meanwhile, once for each SYNC_BYTES: all at
+    the end would take the more time the slower the disk is, and all the time slows the
+    writer. One open descriptor serves from the beginning, as the kernel tells each of them
+    of an error once.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    done = threading.Event()
-    errors: list[OSError] = []
 
-    def write_back() -> None:
-        while not (errors or done.wait(0.5)):
-            try:
-                sync_file_system(descriptor)
-            except OSError as error:
-                errors.append(error)
+    def __init__(self, directory: Path) -> None:
+        self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        self._synced = 0
+        self._thread: threading.Thread | None = None
+        self._errors: list[OSError] = []
 
-    thread = threading.Thread(target=write_back, daemon=True)
-    thread.start()
-    try:
+    def __enter__(self) -> WriteBack:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         try:
-            yield
+            if self._thread:
+                self._thread.join()
+            if error is None:
+                self._sync()
+                if self._errors:
+                    raise self._errors[0]
         finally:
-            done.set()
-            thread.join()
-        if errors:
-            raise errors[0]
-        sync_file_system(descriptor)
-    finally:
-        os.close(descriptor)
+            os.close(self._descriptor)
+
+    def reached(self, done: int) -> None:
+        """So many bytes have been written by now."""
+        if done - self._synced >= SYNC_BYTES and not (self._thread and self._thread.is_alive()):
+            self._synced = done
+            self._thread = threading.Thread(target=self._sync, daemon=True)
+            self._thread.start()
+
+    def _sync(self) -> None:
+        try:
+            sync_file_system(self._descriptor)
+        except OSError as error:
+            self._errors.append(error)

@@ -109,9 +109,16 @@ options:
     type: str
     choices: [auto, rewind, basebackup]
     default: auto
+  compression:
+    description:
+      - How a base backup is compressed on its way. What arrives is the same.
+      - V(lz4) is quicker than V(none) where the processors are not quicker than the network by far.
+    type: str
+    choices: [lz4, zstd, none]
+    default: lz4
   max_rate:
     description:
-      - Limit of the speed of a base backup, in kB/s. 0 is no limit.
+      - Limit of the speed of a base backup on the network, in kB/s. 0 is no limit.
     type: int
     default: 0
   timeout:
@@ -314,7 +321,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.swg.ha.plugins.module_utils.postgres import PostgresError
 from ansible_collections.swg.ha.plugins.module_utils.postgres_cluster import Cluster, DebianService, Run, run_command
-from ansible_collections.swg.ha.plugins.module_utils.postgres_primary import CONNECTION_DEFAULTS, Primary
+from ansible_collections.swg.ha.plugins.module_utils.postgres_primary import CONNECTION_DEFAULTS, Primary, PrimaryUnreachable
 from ansible_collections.swg.ha.plugins.module_utils.postgres_replica import Outcome, Plan, Progress, Replica, Wanted
 
 RUN_DIRECTORY = Path("/run/swg_ha")
@@ -368,7 +375,7 @@ def make_replica(params: dict[str, Any], cluster: Cluster, run: Run) -> Replica:
         **CONNECTION_DEFAULTS,
         **params["connection_parameters"],
     }
-    wanted = Wanted(application_name, params["max_rate"], params["method"], params["timeout"])
+    wanted = Wanted(application_name, **{name: params[name] for name in ("max_rate", "compression", "method", "timeout")})
     return Replica(
         cluster,
         Primary(cluster, parameters, params["slot"]),
@@ -387,8 +394,8 @@ def foretell(replica: Replica, cluster: Cluster) -> Plan:
         return Plan("basebackup", f"there is no cluster {cluster.version}/{cluster.name} yet", before={"role": "absent"})
     try:
         return replica.plan()
-    except PostgresError as error:
-        return Plan("basebackup", f"what exactly cannot be told yet: {error}", before=replica.before())
+    except PrimaryUnreachable as error:
+        return Plan("basebackup", f"which way exactly cannot be told yet, as {error}", before=replica.before())
 
 
 def foretold(plan: Plan, replica: Replica) -> dict[str, Any]:
@@ -448,6 +455,7 @@ def main() -> None:
             "application_name": {"type": "str"},
             "connection_parameters": {"type": "dict", "default": {}},
             "method": {"type": "str", "choices": ["auto", "rewind", "basebackup"], "default": "auto"},
+            "compression": {"type": "str", "choices": ["lz4", "zstd", "none"], "default": "lz4"},
             "max_rate": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 3600},
             "progress_file": {"type": "path", "default": "/run/swg_ha/pg_replica.json"},

@@ -23,6 +23,7 @@ SEGMENT_SIZE = 4 << 20
 PASSWORD = "correct horse battery staple"
 SETTINGS = """
 fsync = off
+recovery_init_sync_method = syncfs
 autovacuum = off
 shared_buffers = 16MB
 wal_level = replica
@@ -143,8 +144,6 @@ class Server:
 
     def crash(self) -> None:
         """As a power cut: no checkpoint, nothing said to anybody."""
-        found = self.cluster.postmaster()
-        assert found is not None
         self.stop("immediate")
 
     def sql(self, statement: str, database: str = "postgres") -> str:
@@ -197,7 +196,7 @@ class Server:
         return Replica(
             Cluster(VERSION, "main", run_command, config_directory=self.config),
             Primary(self.cluster, found, slot or self.name),
-            Wanted(self.name, max_rate, method, timeout),
+            Wanted(self.name, max_rate, "none" if max_rate else "lz4", method, timeout),
             self.service,
             Progress(self.directory / "progress.json", lambda text: None),
             self.directory / "pg_replica.lock",
@@ -205,8 +204,7 @@ class Server:
 
     def kill(self) -> None:
         """Whatever is left of it at the end of a test."""
-        found = self.cluster.postmaster()
-        if found is not None:
+        if (self.data / "postmaster.pid").exists() and self.cluster.running:
             self.stop("immediate")
 
 

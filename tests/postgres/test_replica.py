@@ -442,6 +442,11 @@ def test_a_primary_that_is_a_standby_is_refused(pair: tuple[Server, Server], ser
         third.replica_of(pair[1]).follow()
 
 
+def test_a_server_does_not_follow_itself(primary: Server) -> None:
+    with pytest.raises(PostgresError, match="leads to this server itself"):
+        primary.replica_of(primary).follow()
+
+
 def test_a_slot_in_use_by_another_standby_is_refused(pair: tuple[Server, Server], server: MakeServer) -> None:
     third = server("ps3", data=False)
     with pytest.raises(PostgresError, match="slot 'ps2' is in use by 'ps2'"):
@@ -462,16 +467,16 @@ def test_a_primary_that_dies_during_the_copy_leaves_the_old_data_in_place_and_ru
 
 
 def crash_when_copying(replica: postgres_replica.Replica, primary: Server) -> None:
-    real = replica._on_line
+    real = replica.progress.bytes
     crashed: list[bool] = []
 
-    def on_line(line: str) -> None:
-        real(line)
-        if not crashed and replica.progress.bytes_done > 1_000_000:
+    def bytes_done(done: int, total: int) -> None:
+        real(done, total)
+        if not crashed and done > 1_000_000:
             crashed.append(True)
             primary.crash()
 
-    replica._on_line = on_line  # type: ignore[method-assign]
+    replica.progress.bytes = bytes_done  # type: ignore[method-assign]
 
 
 def test_too_little_room_is_told_before_anything_is_done(primary: Server, serving: Server, monkeypatch: pytest.MonkeyPatch) -> None:

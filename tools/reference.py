@@ -191,7 +191,7 @@ def playbook_rows() -> Iterator[str]:
     """One row for each playbook: its plays' names, without the prefix that they share."""
     for path in playbooks():
         name = f"swg.ha.{path.stem}"
-        plays = [str(play["name"]).removeprefix(f"{name} | ") for play in load(path) if "hosts" in play]
+        plays = [re.sub(rf"^{name} \| | \| {name}$", "", play["name"]) for play in load(path) if "hosts" in play]
         yield row(f"`{name}`", "; ".join(plays))
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.environment import ROOT, environ, tool
-
-RECAP = re.compile(r"^\S+ +: ok=\d+ +changed=(\d+) ", re.MULTILINE)
+from tools.recap import recap
 
 LOOK_AROUND = """\
 Look around, from {root}:
@@ -118,11 +117,6 @@ def in_order_of_end(jobs: Sequence[Job]) -> Iterator[Job]:
                 yield key.data
 
 
-def changes(output: str) -> int:
-    """The changes of all hosts, from the recap at the end of Ansible's output."""
-    return sum(int(count) for count in RECAP.findall(output))
-
-
 def have_image_and_ansible(demo: Demo, release: str) -> Path:
     """Build what is not in the caches, both at the same time; the path of the virtual environment."""
     image = demo.start("image", demo.lab("image", "--release", release))
@@ -141,8 +135,8 @@ def enable(demo: Demo, venv: Path, inventory: str) -> Mapping[str, object]:
     report.unlink(missing_ok=True)
     demo.say("making ps1 and ps2 a pair: ansible-playbook swg.ha.enable_ha")
     argv = tool(venv, "ansible-playbook", "-i", inventory, "-e", f"status_file={report}", "swg.ha.enable_ha")
-    changed = changes(demo.run("enable_ha", argv, environ(venv)))
-    demo.say(f"they are a pair (changes made: {changed})")
+    counts = recap(demo.run("enable_ha", argv, environ(venv)))
+    demo.say(f"they are a pair (changes made: {sum(host.changed for host in counts.values())})")
     [pair] = json.loads(report.read_text())
     return dict(pair)
 

@@ -42,7 +42,6 @@ def report(ps1, ps2, active="ps1"):
         # A run that was cut off: the passive was done, or the first of two was.
         (report(PRIMARY, ORDINARY), "", ["ps2", "ps1"]),
         (report(ORDINARY, ORDINARY, None), "", ["ps2", "ps1"]),
-        (report(ORDINARY, GONE, None), "", ["ps2", "ps1"]),
         # Both take writes: the one that holds the address goes on.
         (report(PRIMARY, PRIMARY, "ps2"), "", ["ps1", "ps2"]),
         (report(BARE, BARE, None), "", ["ps2", "ps1"]),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tools.environment import ROOT, NoInterpreter, ensure, environ, link_collection, tool
+from tools.recap import recap
 from tools.steps import Finished, Outcome, Step, Steps, command, execute, one, only_trouble, workspace
 
 
@@ -37,19 +38,20 @@ def names() -> list[str]:
 
 
 ACTION = re.compile(r"\[\S+ > (\w+)\] Executing")
-CHANGED = re.compile(r"^(\S+)\s.*\bchanged=([1-9]\d*)\b")
 
 
 def changes_foretold(output: str) -> list[str]:
     """The hosts for which a check after the first converge foretells a change: Molecule's own check lets that pass."""
-    found, action, converged = [], "", False
-    for line in output.splitlines():
-        if begun := ACTION.search(line):
-            action = begun[1]
-            converged = converged or action == "converge"
-        elif converged and action == "check" and (changed := CHANGED.match(line)):
-            found.append(f"check after converge: {changed[1]} would change {changed[2]} time(s)")
-    return found
+    _, *parts = ACTION.split(output)
+    actions = list(zip(parts[::2], parts[1::2], strict=True))
+    first = next((number for number, (action, _) in enumerate(actions) if action == "converge"), len(actions))
+    return [
+        f"check after converge: {host} would change {counts.changed} time(s)"
+        for action, text in actions[first:]
+        if action == "check"
+        for host, counts in recap(text).items()
+        if counts.changed
+    ]
 
 
 def count_scenario(finished: Finished) -> Outcome:

@@ -257,5 +257,6 @@ class _Reader:
 def _end_of(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
     """Where what expat has already found to be there, at start, ends."""
     match = pattern.match(data, start)
-    assert match is not None
+    if match is None:
+        raise AssertionError(f"no {pattern.pattern!r} at byte {start}")
     return match.end()

@@ -389,6 +389,8 @@ def main() -> None:
         module.fail_json(msg=f"{path} was left as it is. " + "; ".join(problems), problems=problems)
     except FileError as error:
         module.fail_json(msg=str(error))
+    except PermissionError as error:
+        module.fail_json(msg=f"{path} was left as it is: {error}. Run as a user who may replace it, such as root with become")
     except OSError as error:
         module.fail_json(msg=f"{path} was left as it is: {error}")
     module.exit_json(**result)

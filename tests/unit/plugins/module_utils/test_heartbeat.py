@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import threading
 import time
 
 import pytest
@@ -111,14 +112,26 @@ def test_state_when_the_first_question_has_no_answer(answer, installed, running,
     assert run.asked == ["hbstatus"]
 
 
-@pytest.mark.parametrize("hangs_at", list(RUNNING))
-def test_nothing_more_is_asked_once_heartbeat_hangs(hangs_at):
-    run = Transcript({**RUNNING, hangs_at: (RC_TIMEOUT, "", "")})
-    state = read_state(run)
-    assert run.asked[-1] == hangs_at
-    assert state.running
-    assert hangs_at in state.problem and "frozen" in state.problem
-    assert (state.rscstatus is None) == (hangs_at in ("hbstatus", "rscstatus"))
+@pytest.mark.parametrize("unanswered", [question for question in RUNNING if question != "hbstatus"])
+def test_state_when_a_later_question_has_no_answer(unanswered):
+    whole = read_state(Transcript(RUNNING))
+    state = read_state(Transcript({**RUNNING, unanswered: (RC_TIMEOUT, "", "")}))
+    assert state.problem == f"cl_status {unanswered}: Heartbeat does not answer in time, its processes may be frozen"
+    missing = unanswered.rpartition(" ")[2]
+    assert state.rscstatus == (None if missing == "rscstatus" else "all")
+    assert state.nodes == ({} if missing == "-v" else NODES)
+    assert state.parameters == {name: value for name, value in whole.parameters.items() if name != missing}
+
+
+def test_the_questions_are_asked_at_once():
+    waiting = threading.Barrier(len(heartbeat.PARAMETERS) + 2, timeout=30)
+
+    def run(argv, input=None):
+        if argv[1] != "hbstatus":
+            waiting.wait()
+        return RUNNING[" ".join(argv[1:])]
+
+    assert read_state(run) == read_state(Transcript(RUNNING))
 
 
 @pytest.mark.parametrize("word", heartbeat.RESOURCE_STATUSES)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -208,15 +209,19 @@ def test_a_path_that_is_no_file(run_module, tmp_path):
     assert "is not a regular file" in run_module(path=str(tmp_path / "fifo"))["msg"]
 
 
-def test_a_full_disk_leaves_the_file(run_module, path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "No space left on device"), (errno.EACCES, "Run as a user who may replace it, such as root with become")],
+)
+def test_a_failure_to_write_leaves_the_file(run_module, path, monkeypatch, number, message):
     path.write_bytes(DOCUMENT)
 
     def fail(descriptor):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fail)
     result = run_module(enabled=False)
-    assert result["failed"] is True and "No space left on device" in result["msg"]
+    assert result["failed"] is True and message in result["msg"]
     assert path.read_bytes() == DOCUMENT
     assert os.listdir(path.parent) == ["module.xml"]
 

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 
 from tools.environment import EnvironmentFailed
@@ -88,6 +89,10 @@ def run_stage(name: str, stage: Stage, names: Sequence[str]) -> Outcome:
                 total += run_step(name, step)
     except (StageBroken, EnvironmentFailed) as error:
         print(f"{name:<9} cannot go on: {error}", flush=True)
+        total += Outcome(failed=1)
+    except Exception:
+        # A fault of the tools themselves: told like a failed test, so that the other stages still run and are counted.
+        print(f"{name:<9} broke down:\n{traceback.format_exc()}", flush=True)
         total += Outcome(failed=1)
     if total.ran + total.skipped == 0:
         print(f"{name:<9} ran nothing", flush=True)

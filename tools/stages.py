@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,8 +110,14 @@ def pytest_step(venv: Path, name: str, arguments: Iterable[str | Path], folder: 
     return command(name, argv, env=environ(venv), minutes=minutes, count=reports(report))
 
 
-# Folders of tests/ that have a stage of their own, or hold no tests.
-ELSEWHERE = {"lab", "sanity", "output"}
+# The folders of tests/ that need the lab, each a stage of its own, with the minutes that it may take.
+LIVE = {"lab": 20.0, "system": 30.0}
+
+
+def test_folders() -> list[str]:
+    """The folders right below tests/ that hold tests."""
+    found = (Path(name).parts for name in ansible_test.project_files() if re.fullmatch(r"tests/.*/test_[^/]*\.py", name))
+    return sorted({parts[1] for parts in found})
 
 
 def need_postgresql() -> None:
@@ -132,16 +139,16 @@ def pytest(names: Sequence[str]) -> Steps:
     need_postgresql()
     link_collection()
     venv = ensure("2.19", "test")
-    folders = sorted({Path(name).parts[1] for name in ansible_test.project_files() if name.startswith("tests/") and name.endswith(".py")})
-    for name in names or [f"tests/{folder}" for folder in folders if folder not in ELSEWHERE]:
+    for name in names or [f"tests/{folder}" for folder in test_folders() if folder not in LIVE]:
         with workspace() as folder:
             yield pytest_step(venv, name, ["--ignore=tests/unit/plugins", name], folder)
 
 
-def lab(names: Sequence[str]) -> Steps:
+def live(kind: str, names: Sequence[str]) -> Steps:
+    link_collection()
     venv = ensure("2.19", "test")
     with workspace() as folder:
-        yield pytest_step(venv, "tests/lab", names or ["tests/lab"], folder, minutes=20)
+        yield pytest_step(venv, f"tests/{kind}", names or [f"tests/{kind}"], folder, LIVE[kind])
 
 
 def build(names: Sequence[str]) -> Steps:
@@ -170,6 +177,7 @@ STAGES = {
     "units": Stage("ansible-test units", units, lambda: [*PYTHONS]),
     "pytest": Stage("the tests that need no lab", pytest, None),
     "build": Stage("the collection built, installed, its documentation shown, its playbooks parsed", build, list),
-    "lab": Stage("the lab itself, live (root)", lab, None),
+    "lab": Stage("the lab itself, live (root)", partial(live, "lab"), None),
     "molecule": Stage("the Molecule scenarios in the lab (root)", scenarios.steps, scenarios.names),
+    "system": Stage("the playbooks in the lab, cut off and in every order (root)", partial(live, "system"), None),
 }

@@ -25,7 +25,14 @@ def test_markup(text: str, becomes: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(["a", "b"], "`[a, b]`"), ({}, "`{}`"), (True, "`true`"), (1.0, "`1.0`"), ("", '`""`'), ("{{ ha_links }}", "`{{ ha_links }}`")],
+    [
+        (["a", "b"], "`[a, b]`"),
+        ({}, "`{}`"),
+        (True, "`true`"),
+        (1.0, "`1.0`"),
+        ("", '`""`'),
+        ("{{ topology_links }}", "`{{ topology_links }}`"),
+    ],
 )
 def test_a_default_is_one_line_of_yaml(value: object, shown: str) -> None:
     assert code(value) == shown

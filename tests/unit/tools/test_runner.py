@@ -68,6 +68,15 @@ def test_a_stage_that_cannot_go_on_has_failed(capfd: pytest.CaptureFixture[str])
     assert "no such package" in capfd.readouterr().out
 
 
+def test_a_fault_of_the_tools_is_a_failure_that_ends_the_stage_only(capfd: pytest.CaptureFixture[str]) -> None:
+    def stumble() -> Outcome:
+        raise ValueError("a bug")
+
+    total = run_stage("x", stage(program("good", ""), Step("bad", stumble)), [])
+    assert (total.passed, total.failed) == (1, 1)
+    assert "ValueError: a bug" in capfd.readouterr().out
+
+
 def test_a_skipped_step_is_counted_and_told(capfd: pytest.CaptureFixture[str]) -> None:
     total = run_stage("x", stage(Step("2.21", lambda: Outcome(skipped=1, note="no Python 3.12"))), [])
     assert (total.passed, total.failed, total.skipped) == (0, 0, 1)

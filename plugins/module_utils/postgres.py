@@ -190,13 +190,17 @@ def segment_files(history: History, position: int, segment_size: int) -> list[st
 
 @dataclass(frozen=True)
 class Local:
-    """The local cluster as the decision sees it. ``end`` is None while it runs as a primary (it still grows)."""
+    """The local cluster as the decision sees it.
+
+    ``end`` of its WAL is None while it runs as a primary (it still grows). ``timelines`` are
+    those that pg_wal has a history file of.
+    """
 
     control: ControlData
     history: History
     end: int | None
     running: bool
-    unknown_timelines: tuple[int, ...] = ()
+    timelines: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,9 +241,12 @@ def decide(local: Local | None, source: Source, same_wal: bool | None, why_not: 
             "basebackup",
             f"the local system identifier {mine.system_identifier} is not the primary's {source.system_identifier}",
         )
-    if local.unknown_timelines:
-        listed = ", ".join(map(str, local.unknown_timelines))
-        return Decision("basebackup", f"the local pg_wal knows timeline {listed}, which the primary's history does not have")
+    # A standby follows the newest history that it finds in its pg_wal, wherever that leads.
+    strange = sorted(
+        {other for other in local.timelines if other > local.history[-1].timeline} - {span.timeline for span in source.history}
+    )
+    if strange:
+        return Decision("basebackup", f"the local pg_wal knows timeline {strange[-1]}, which the primary's history does not have")
     point = fork_of(local, source)
     if point is None:
         return Decision("basebackup", "the two timeline histories have nothing in common")

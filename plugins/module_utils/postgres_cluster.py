@@ -77,7 +77,7 @@ def run_command(
             stderr=subprocess.PIPE,
             cwd="/",
             env=ENVIRONMENT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             pass_fds=tuple(keep),
         )
@@ -135,7 +135,7 @@ SELECT json_build_object(
     ELSE pg_current_wal_lsn() END,
   'replay', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END,
   'lag_s', CASE WHEN NOT pg_is_in_recovery() THEN NULL
-    WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+    WHEN pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn() THEN 0
     ELSE round(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::numeric, 3) END,
   'receiver', (SELECT json_build_object('status', status, 'sender_host', sender_host, 'sender_port', sender_port,
       'slot', slot_name, 'lsn', flushed_lsn, 'sender_lsn', latest_end_lsn, 'timeline', received_tli)

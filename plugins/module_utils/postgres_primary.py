@@ -11,6 +11,7 @@ pg_hba.conf for the databases ``replication`` and ``postgres``.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,9 @@ SELECT json_build_object('lsn', pg_current_wal_flush_lsn(), 'seen', EXISTS (
   SELECT FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid
   WHERE application_name = :'application_name' AND slot_name = :'slot'));
 """
+
+
+READ_WAL = "GRANT EXECUTE ON FUNCTION pg_read_binary_file(text, bigint, bigint, boolean)"
 
 
 class PrimaryUnreachable(PostgresError):
@@ -119,7 +123,8 @@ class Primary:
     def _psql(self, target: str, statement: str, variables: Mapping[str, str]) -> str:
         rc, out, err = self._cluster.run(self._cluster.as_owner("psql", *psql_arguments(target, variables)), statement)
         if rc == 2:
-            raise PrimaryUnreachable(f"the primary cannot be reached: {tail(err, 6)}")
+            command = f"runuser -u {self._cluster.owner} -- psql {shlex.quote(target)}"
+            raise PrimaryUnreachable(f"the primary cannot be reached: {tail(err, 6)}\nlook further: {command}")
         if rc != 0:
             raise PostgresError(f"the primary ({self.parameters.get('host')}) refused what was asked of it: {tail(err, 4)}")
         return out
@@ -162,7 +167,13 @@ class Primary:
             SELECT to_json(encode(sha256(content), 'hex')) FROM (VALUES {rows}) AS segment(number, name),
             LATERAL pg_read_binary_file(name, 0, {length}, true) AS content
             WHERE octet_length(content) = {length} ORDER BY number LIMIT 1;"""
-        digest: str | None = self.sql(statement)
+        try:
+            digest: str | None = self.sql(statement)
+        except PrimaryUnreachable:
+            raise
+        except PostgresError as error:
+            role = self.parameters.get("user")
+            raise PostgresError(f"{error}\n{role} needs there: {READ_WAL} TO {role}") from None
         return digest
 
     def has_wal(self, names: Sequence[str]) -> bool:

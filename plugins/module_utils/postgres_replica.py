@@ -205,27 +205,31 @@ class Replica:
 
     def plan(self) -> Plan:
         """What would be done, and why. Changes nothing."""
+        self._check_place()
         cluster = self.cluster
         here = cluster.position() if cluster.exists else None
         before = self.before(here)
         if here and is_streaming(here) and self.configured(here):
             return Plan("none", "already streaming from the primary", before=before)
+        # In this order: what a running standby has received by now, the primary has as well when it is asked.
+        local, why_not = self._local(here)
         answer = self.primary.ask()
         if here and here["started"] == answer.started:
             raise PostgresError(f"primary_hosts ({self.primary.parameters.get('host')}) leads to this server itself: name the other one")
-        local, same_wal, why_not = self._local(here, answer)
-        decision = decide(local, answer.source, same_wal, why_not)
-        method = decision.method
-        configure = True
         if self.wanted.method == "basebackup":
-            method, decision = "basebackup", replace(decision, reason="a base backup was asked for")
-        elif self.wanted.method == "rewind" and method == "basebackup":
+            return Plan("basebackup", "a base backup was asked for", answer=answer, local=local, before=before)
+        same_wal: bool | None = None
+        if local:
+            same_wal, why_not = self._same_wal(local, answer)
+        decision = decide(local, answer.source, same_wal, why_not)
+        if self.wanted.method == "rewind" and decision.method == "basebackup":
             raise PostgresError(f"method=rewind is not possible: {decision.reason}; use method=auto or method=basebackup")
-        elif method == "follow":
+        method, configure = decision.method, True
+        if method == "follow":
             method = "start"
             if cluster.running:
                 configure = not (here and self.configured(here))
-                method = "reconfigure" if configure or not self._slot_usable(answer) else "none"
+                method = "reconfigure" if configure or not (answer.slot and answer.slot.usable) else "none"
         return Plan(method, decision.reason, configure, decision, answer, local, before)
 
     def before(self, here: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -240,68 +244,49 @@ class Replica:
             "primary_slot_name": here["primary_slot_name"],
         }
 
-    @staticmethod
-    def _slot_usable(answer: Answer) -> bool:
-        return answer.slot is not None and answer.slot.usable
-
-    def _local(self, here: Mapping[str, Any] | None, answer: Answer) -> tuple[Local | None, bool | None, str]:
-        """The local cluster, whether its WAL is the primary's as far as both claim it, and if that is not known, why."""
+    def _local(self, here: Mapping[str, Any] | None) -> tuple[Local | None, str]:
+        """The local cluster; None, and why, where there is none that could be judged."""
         cluster = self.cluster
         if not cluster.exists:
-            return None, None, self._no_data or f"there is no data directory {cluster.data_directory}"
+            return None, self._no_data or f"there is no data directory {cluster.data_directory}"
         control = cluster.control()
-        timeline = control.last_timeline
+        timeline, start = control.last_timeline, control.known_position
+        standby = cluster.standby_signal.is_file()
+        if here:
+            standby = here["in_recovery"]
+            timeline = max(timeline, here["timeline"] or 0)
+            start = max(start, lsn(here["replay"])) if here["replay"] else start
         try:
             history = cluster.history(timeline)
         except PostgresError as error:
-            return None, None, str(error)
+            return None, str(error)
         running = cluster.running
-        start = control.known_position
-        end: int | None = None
-        if here and here["in_recovery"]:
-            start = max(start, lsn(here["replay"])) if here["replay"] else start
-            timeline = max(timeline, here["timeline"] or 0)
-            if timeline != history[-1].timeline:
-                history = cluster.history(timeline)
-        standby = here["in_recovery"] if here else cluster.standby_signal.is_file()
-        if standby or not running:
-            end = cluster.wal_end(timeline, start, control.segment_size)
-        local = Local(control, history, end, running, self._unknown_timelines(timeline, answer))
+        end = cluster.wal_end(timeline, start, control.segment_size) if standby or not running else None
+        return Local(control, history, end, running, tuple(cluster.histories())), ""
+
+    def _same_wal(self, local: Local, answer: Answer) -> tuple[bool | None, str]:
+        """Whether the WAL before the fork is the same on both, byte for byte; None, and why, where that cannot be known.
+
+        The segment that holds the last common byte is compared, and the one before it where
+        both still have that: a short beginning of a segment says little.
+        """
         point = fork_of(local, answer.source)
-        if control.system_identifier != answer.source.system_identifier or point is None:
-            return local, None, ""
-        try:
-            same = self._same_wal(local, answer, point)
-        except PostgresError as error:
-            return local, None, str(error)
-        if same is None:
-            return local, None, "one of the two no longer has that WAL"
-        return local, same, ""
-
-    def _unknown_timelines(self, timeline: int, answer: Answer) -> tuple[int, ...]:
-        """Timelines newer than the local one that pg_wal knows of, and that the primary's history does not have."""
-        theirs = {span.timeline for span in answer.source.history}
-        return tuple(other for other in self.cluster.histories() if other > timeline and other not in theirs)
-
-    def _same_wal(self, local: Local, answer: Answer, point: Fork) -> bool | None:
-        """Compare the segment that holds the last common byte, and the one before it where both still have that."""
+        if point is None or local.control.system_identifier != answer.source.system_identifier:
+            return None, ""
         size = local.control.segment_size
-        compared = False
-        position = point.position
-        for _ in range(2):
-            if position <= 0:
-                break
-            last = position - 1
-            length = last % size + 1
-            mine = self.cluster.wal_digest(segment_files(local.history, last, size), length)
-            theirs = mine and self.primary.wal_digest(segment_files(answer.source.history, last, size), length)
-            if mine is None or theirs is None:
-                return True if compared else None
-            if mine != theirs:
-                return False
-            compared = True
-            position = last - last % size
-        return compared or None
+        last = point.position - 1
+        same = self._same_segment(local, answer, last)
+        if same and last >= size:
+            return self._same_segment(local, answer, last - last % size - 1) is not False, ""
+        return same, "one of the two no longer has that WAL"
+
+    def _same_segment(self, local: Local, answer: Answer, last: int) -> bool | None:
+        """Whether the segment that holds the byte at ``last`` is the same up to there; None where one of the two lacks it."""
+        size = local.control.segment_size
+        length = last % size + 1
+        mine = self.cluster.wal_digest(segment_files(local.history, last, size), length)
+        theirs = self.primary.wal_digest(segment_files(answer.source.history, last, size), length) if mine else None
+        return mine == theirs if theirs else None
 
     # Doing ------------------------------------------------------------------------------------------------
 
@@ -311,7 +296,7 @@ class Replica:
         :class:`PostgresError` tells what failed, what state the cluster is in and where to look.
         """
         began = time.monotonic()
-        quick = self.cluster.exists and self.cluster.position()
+        quick = self.cluster.position() if self.cluster.exists and not self._unfinished() else None
         if quick and is_streaming(quick) and self.configured(quick):
             self._outcome.plan = Plan("none", "already streaming from the primary", before=self.before(quick))
             self._outcome.position = summary(quick)
@@ -321,12 +306,14 @@ class Replica:
                 self._follow()
             except BaseException as error:
                 self.progress.phase("failed", str(error))
+                for kept in (*self._outcome.moved_aside, self._outcome.quarantine):
+                    if kept:
+                        error.add_note(f"kept: {kept}")
                 raise
         self._outcome.duration_s = round(time.monotonic() - began, 3)
         return self._outcome
 
     def _follow(self) -> None:
-        self._check_place()
         self._tidy()
         plan = self._say(self.plan())
         try:
@@ -348,9 +335,10 @@ class Replica:
     def _start_again(self, error: BaseException) -> None:
         try:
             self.service.start()
-            wait_until(lambda: self.cluster.running, 10)
         except PostgresError as other:
-            error.add_note(f"and the cluster, stopped for this, did not start again: {other}")
+            error.add_note(str(other))
+        runs = wait_until(lambda: self.cluster.running, 10)
+        error.add_note(f"the cluster, which was stopped for this, {'runs again as before' if runs else 'did not start again'}")
 
     def _carry_out(self, plan: Plan) -> None:
         answer = plan.answer or self.primary.ask()
@@ -431,10 +419,19 @@ class Replica:
         if os.path.ismount(data):
             raise PostgresError(f"the data directory {data} is a mount point and cannot be moved aside: use a folder inside it")
 
+    def _unfinished(self) -> list[Path]:
+        """What a dead run left behind."""
+        data = self.cluster.data_directory
+        patterns = ("new", "rewind", "diverged.*.tmp")
+        return [path for pattern in patterns for path in data.parent.glob(f"{data.name}.{pattern}") if path.is_dir()]
+
     def _tidy(self) -> None:
         """Bring what a dead run left behind to an end."""
-        for unfinished in self.cluster.data_directory.parent.glob(f"{self.cluster.data_directory.name}.diverged.*.tmp"):
-            shutil.rmtree(unfinished)
+        unfinished = self._unfinished()
+        self._outcome.changed = bool(unfinished)
+        for path in unfinished:
+            if path.suffix == ".tmp":
+                shutil.rmtree(path)
         data, rewind, new = self.cluster.data_directory, self.cluster.sibling("rewind"), self.cluster.sibling("new")
         if rewind.is_dir():
             self._no_data = "a rewind was interrupted"
@@ -643,9 +640,12 @@ class Replica:
         self._await_checkpoint(answer)
         os.rename(data, work)
         sync_directory(work.parent)
+        was_standby = (work / "standby.signal").exists()
         try:
             self._recover(work, plan.local)
         except BaseException:
+            if was_standby:
+                write_file(work / "standby.signal", "", cluster.owner_ids)
             os.rename(work, data)
             sync_directory(work.parent)
             raise

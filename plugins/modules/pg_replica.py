@@ -432,6 +432,10 @@ def difference(plan: Plan, replica: Replica) -> dict[str, Any]:
     return {"before": dict(plan.before), "after": {"role": "standby", **replica.settings, "method": plan.method}}
 
 
+def with_notes(text: str, error: BaseException) -> str:
+    return "\n".join([text, *getattr(error, "__notes__", [])])
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -484,9 +488,9 @@ def main() -> None:
             check_passfile(params["passfile"], cluster.owner, cluster.owner_ids[0])
         module.exit_json(**result(replica.follow(), replica))
     except PostgresError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=with_notes(str(error), error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'the system'}: {error.strerror or error}")
+        module.fail_json(msg=with_notes(f"{error.filename or 'the system'}: {error.strerror or error}", error))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,42 @@ def test_an_old_primary_that_lost_nothing_is_just_started(pair: tuple[Server, Se
     assert_replicates(new, old)
 
 
+def test_a_standby_that_was_promoted_by_mistake_is_rewound_to_the_older_timeline(pair: tuple[Server, Server]) -> None:
+    primary, standby = pair
+    standby.promote()
+    standby.sql("INSERT INTO t VALUES (100)")
+    outcome = standby.replica_of(primary).follow()
+    assert outcome.plan.method == "rewind"
+    assert json.loads((Path(str(outcome.quarantine)) / "report.json").read_text())["timelines"] == [1, 2]
+    assert rows(standby) == "1"
+    assert_replicates(primary, standby)
+
+
+def test_a_rewind_that_cannot_begin_leaves_the_cluster_as_it_was(pair: tuple[Server, Server]) -> None:
+    old, new = pair
+    diverge(old, new, lambda server: None)
+
+    def full_disk(*_arguments: object) -> Path:
+        raise OSError(28, "No space left on device", "/quarantine")
+
+    replica = old.replica_of(new)
+    replica.quarantine = full_disk
+    with pytest.raises(OSError, match="No space left") as raised:
+        replica.follow()
+    assert raised.value.__notes__ == ["the cluster, which was stopped for this, runs again as before"]
+    old.wait("SELECT count(*) = 3 FROM t")
+    assert (rows(old), siblings(old)) == ("1,100,101", ["main"])
+
+
+def test_where_the_right_to_read_wal_is_missing_the_remedy_is_told(pair: tuple[Server, Server]) -> None:
+    primary, standby = pair
+    standby.stop()
+    primary.sql("REVOKE EXECUTE ON FUNCTION pg_read_binary_file(text, bigint, bigint, boolean) FROM ha_replication")
+    with pytest.raises(PostgresError, match="ha_replication needs there: GRANT EXECUTE ON FUNCTION pg_read_binary_file"):
+        standby.replica_of(primary).plan()
+    assert standby.replica_of(primary, method="basebackup").plan().method == "basebackup"
+
+
 def test_there_and_back_again(pair: tuple[Server, Server]) -> None:
     """Three promotions: histories grow, settings of former primaries come along with each rewind."""
     active, passive = pair
@@ -396,6 +433,34 @@ def assert_cuts_are_repaired(
     assert make().plan().method == "none"
     left_over = [name for name in siblings(standby) if name.endswith((".new", ".rewind", ".tmp"))]
     assert left_over == []
+
+
+def test_what_a_dead_run_left_is_removed_though_it_streams_already(pair: tuple[Server, Server]) -> None:
+    primary, standby = pair
+    new = standby.data.with_name("main.new")
+    new.mkdir()
+    (new / "data").mkdir()
+    (new / postgres_replica.MARKER).write_text('{"phase": "copying"}')
+    outcome = standby.replica_of(primary).follow()
+    assert (outcome.plan.method, outcome.changed, siblings(standby)) == ("none", True, ["main"])
+
+
+def test_the_walsender_of_a_standby_that_lost_its_power_is_ended(pair: tuple[Server, Server]) -> None:
+    """The primary notices only after wal_sender_timeout; until then it would keep the slot from its standby."""
+    primary, standby = pair
+    standby.stop()
+    replica = standby.replica_of(primary)
+    argv = standby.cluster.as_owner(
+        "pg_receivewal", "--no-loop", "--slot=ps2", f"--dbname={replica.primary.conninfo}", f"--directory={standby.directory}"
+    )
+    ghost = subprocess.Popen(argv, cwd="/", stderr=subprocess.DEVNULL)
+    try:
+        primary.wait("SELECT active FROM pg_replication_slots")
+        assert replica.follow().plan.method == "start"
+        assert ghost.wait(10) != 0
+    finally:
+        ghost.kill()
+        ghost.wait()
 
 
 def test_two_runs_at_once_are_refused(primary: Server, server: MakeServer) -> None:

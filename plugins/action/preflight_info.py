@@ -47,7 +47,7 @@ class ActionModule(ActionBase):
         _dummy, arguments = self.validate_argument_spec(ARGUMENTS)
         everyone = variables["hostvars"]
         observed = arguments["observed"]
-        problems = list(variables["ha_topology_problems"])
+        problems = list(variables["topology_problems"])
         specifications = role_specifications()
         for host in observed:
             problems += preflight.variable_problems(host, everyone[host], specifications)
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
             problems += preflight.address_problems(observed, str(variables.get("ha_virtual_ip", "")))
             problems += self._clock(observed, arguments["clock_offset_max"])
             problems += self._configuration(observed, everyone)
-            active, passive = variables["ha_pair_hosts"]
+            active, passive = variables["topology_hosts"]
             primary, found = preflight.choose_primary(
                 {host: seen.get("postgres", {}) for host, seen in observed.items()}, active, passive, variables.get("ha_data_source")
             )

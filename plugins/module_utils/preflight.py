@@ -18,7 +18,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
 
 from ansible_collections.swg.ha.plugins.module_utils.clock import Offset
-from ansible_collections.swg.ha.plugins.module_utils.settings import KNOWN, SETTINGS
+from ansible_collections.swg.ha.plugins.module_utils.settings import SETTINGS
 from ansible_collections.swg.ha.plugins.module_utils.topology import is_ipv4
 
 Observations = Mapping[str, Mapping[str, Any]]
@@ -41,7 +41,7 @@ def variable_problems(host: str, variables: Mapping[str, Any], specifications: M
     for name, value in given.items():
         problems += [f"{host}: {text}" for text in _port_problems(name, value)]
     for name in variables:
-        if name.startswith("ha_") and name not in KNOWN:
+        if name.startswith("ha_") and name not in SETTINGS:
             # A group name or a fact of the operator's own may begin like ours: only a near miss is told.
             for meant in difflib.get_close_matches(name, list(SETTINGS), n=1, cutoff=0.85):
                 problems.append(f"{host}: there is no setting {name}: did you mean {meant}?")
@@ -140,7 +140,7 @@ def link_probes(links: Sequence[Mapping[str, Any]], virtual_ip: Any = None) -> l
 def address_problems(observed: Observations, virtual_ip: str) -> list[str]:
     """Who answers for the virtual IP, whether each link leads to the peer, and whether the links are separate.
 
-    Of each server, ``links`` is the fact ``ha_links`` and ``probes`` what ``arp_probe_info`` returned for
+    Of each server, ``links`` is the fact ``topology_links`` and ``probes`` what ``arp_probe_info`` returned for
     the virtual IP and for ``link_probes()``.
     """
     own = {link[end].lower() for seen in observed.values() for link in seen["links"] for end in ("mac", "peer_mac")}

@@ -56,21 +56,3 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "description": "Whether apt may refresh its lists, at most once a day.",
     },
 }
-
-# Facts that the collection sets itself, and settings of single playbooks.
-KNOWN = frozenset(SETTINGS) | {
-    "ha_topology_problems",
-    "ha_pair_hosts",
-    "ha_peer",
-    "ha_node",
-    "ha_peer_node",
-    "ha_nodes",
-    "ha_is_default_active",
-    "ha_links",
-    "ha_ping_node_addresses",
-    "ha_primary",
-    "ha_installed_packages",
-    "ha_pair_secret",
-    "ha_heartbeat",
-    "ha_status",
-}

@@ -24,7 +24,7 @@ options:
     description:
       - How many seconds one question to Heartbeat, or to C(ip), may take.
       - C(cl_status) itself gives up after 5 seconds, so that more than 6 has no effect.
-      - When Heartbeat leaves one question without an answer, no other is asked.
+      - When Heartbeat leaves the first question without an answer, no other is asked. All others are asked at once.
     type: float
     default: 6
   virtual_ip:
@@ -72,7 +72,7 @@ EXAMPLES = r"""
 - name: Read the state of Heartbeat, the role and who holds the virtual IP
   swg.ha.cl_status_facts:
     virtual_ip: 192.0.2.10
-    default_active: "{{ ha_is_default_active }}"
+    default_active: "{{ topology_is_default_active }}"
 
 - name: Wait until Heartbeat has settled
   swg.ha.cl_status_facts:
@@ -98,7 +98,7 @@ ansible_facts:
           type: bool
           sample: true
         running:
-          description: Whether Heartbeat runs. One that hangs runs too, and O(ignore:problem) says so.
+          description: Whether Heartbeat runs. One that hangs runs too, and C(problem) says so.
           returned: always
           type: bool
           sample: true

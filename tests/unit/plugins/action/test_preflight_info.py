@@ -11,7 +11,7 @@ import yaml
 
 from ansible_collections.swg.ha.plugins.action import preflight_info
 from ansible_collections.swg.ha.plugins.module_utils.preflight import link_probes
-from ansible_collections.swg.ha.plugins.module_utils.settings import KNOWN
+from ansible_collections.swg.ha.plugins.module_utils.settings import SETTINGS
 from ansible_collections.swg.ha.plugins.modules import preflight_info as documentation
 
 VIP = "192.0.2.10"
@@ -74,8 +74,8 @@ def run(change=None, only=("ps1", "ps2"), topology_problems=(), own=None, **vari
     )
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nonexistent"))
     action = preflight_info.ActionModule(task, connection, None, None, None, None)
-    pair = {"ha_pair_hosts": ["ps1", "ps2"]} if len(only) == 2 else {}
-    return action.run(task_vars={**everyone["ps1"], **pair, "hostvars": everyone, "ha_topology_problems": list(topology_problems)})
+    pair = {"topology_hosts": ["ps1", "ps2"]} if len(only) == 2 else {}
+    return action.run(task_vars={**everyone["ps1"], **pair, "hostvars": everyone, "topology_problems": list(topology_problems)})
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_no_option_of_a_role_is_taken_for_a_typo():
     """Those of role ha_config begin like the settings of the pair."""
     names = [name for name in preflight_info.role_specifications() if name.startswith("ha_")]
     assert names
-    found = preflight_info.preflight.variable_problems("ps1", dict.fromkeys([*names, *KNOWN]) | {"ha_virtual_ip": VIP}, {})
+    found = preflight_info.preflight.variable_problems("ps1", dict.fromkeys([*names, *SETTINGS]) | {"ha_virtual_ip": VIP}, {})
     assert found == []
 
 

@@ -30,7 +30,7 @@ def told(problems, *words):
         {},
         {"ha_synchronous_mode": "yes", "ha_link_interfaces": "eth0,eth1", "ha_ping_nodes": ["192.0.2.1"]},
         {"ha_default_active": None},
-        {"ha_proxy_port": 3128, "ha_east_coast": True, "ha_links": [], "ha_primary": "ps1"},
+        {"ha_proxy_port": 3128, "ha_east_coast": True, "topology_links": [], "preflight_primary": "ps1"},
         {"heartbeat_port": "694", "heartbeat_links": []},
     ],
 )

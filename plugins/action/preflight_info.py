@@ -83,7 +83,7 @@ class ActionModule(ActionBase):
                     edit(SKELETON, {"files_to_replicate": files})
                 except InvalidXml as error:
                     yield from (f"{host}: ha_config_{text}" for text in error.problems)
-            if seen.get("module_xml"):
+            if seen.get("module_xml") is not None:
                 try:
                     # As Ansible decoded it: a file in another encoding than UTF-8 comes back byte by byte.
                     parse(seen["module_xml"].encode(errors="surrogateescape"))

@@ -159,6 +159,11 @@ def pair_topology(
         problems += [
             f"ha_ping_nodes of {host} names {ping!r}: it must be one IPv4 address, like 192.0.2.1" for ping in pings if not is_ipv4(ping)
         ]
+        if facts[host] and not pings:
+            problems.append(
+                f"{host} has no default gateway, and ha_ping_nodes is empty: name an address that answers a ping while the network is "
+                "there, so that a server that has lost it can be told from one whose peer has"
+            )
         result[host] = {
             "hosts": [active, passive],
             "peer": peer,

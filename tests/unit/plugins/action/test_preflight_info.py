@@ -50,7 +50,7 @@ def server(host, peer):
             for probe in link_probes(mine, VIP)
         ],
         "clock": {"steady_offset_s": 1000.0, "offset_s": 0.0, "uncertainty_s": 0.001},
-        "module_xml": "",
+        "module_xml": None,
         "module_xml_path": XML_PATH,
     }
 
@@ -129,6 +129,7 @@ BAD = {
         ["ps1: ha_config_files_to_replicate", "'etc/shadow'", "an absolute path"],
     ),
     "files that are no files": ({"ha_config_files_to_replicate": "/etc/shadow"}, ["ps1: ", "ha_config_files_to_replicate"]),
+    "an empty file": ({"change": {"ps2": {"module_xml": ""}}}, [f"ps2: {XML_PATH}: ", "line 1"]),
     "no XML": ({"change": {"ps2": {"module_xml": "enabled = 1\n"}}}, [f"ps2: {XML_PATH}: ", "line 1"]),
     "broken XML": ({"change": {"ps2": {"module_xml": '<module name="HA"><init>'}}}, [f"ps2: {XML_PATH}: "]),
     "a DOCTYPE": (

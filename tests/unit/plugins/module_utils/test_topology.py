@@ -166,6 +166,14 @@ def test_ping_nodes(given, expected):
     assert result["hosts"]["ps1"]["ping_nodes"] == expected
 
 
+def test_a_server_that_nothing_tells_of_the_network():
+    given = facts()
+    given["ps2"]["default_ipv4"] = {}
+    [problem] = pair(given)["problems"]
+    assert problem.startswith("ps2 has no default gateway, and ha_ping_nodes is empty: name an address")
+    assert pair(given, ha_ping_nodes=["192.0.2.1"])["problems"] == []
+
+
 def test_the_default_active_is_chosen_by_name():
     result = pair(ha_default_active="ps2")
     assert result["hosts"]["ps1"]["hosts"] == ["ps2", "ps1"]

@@ -314,6 +314,7 @@ class Replica:
         return self._outcome
 
     def _follow(self) -> None:
+        self._check_place()
         self._tidy()
         plan = self._say(self.plan())
         try:

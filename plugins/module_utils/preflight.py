@@ -181,7 +181,7 @@ def _link_problems(host: str, interface: str, link: Mapping[str, Any], answers: 
 def choose_primary(postgres: Observations, default_active: str, default_passive: str, told: str | None) -> tuple[str, list[str]]:
     """Which server's databases live on, and what speaks against replacing the other's.
 
-    ``postgres`` holds what ``pg_replica`` (state info) says, by inventory name. Returns the inventory name of the
+    ``postgres`` holds what ``pg_replica`` (state observed) says, by inventory name. Returns the inventory name of the
     primary, and problems.
     """
     hosts = (default_active, default_passive)

@@ -20,7 +20,7 @@ def pair_report(pair: str, virtual_ip: str, observed: Mapping[str, Mapping[str, 
     """Sum up what was seen on the two servers of a pair.
 
     ``observed`` holds, by inventory name (the default active first): ``reachable``, ``node``, ``heartbeat`` (the fact of
-    cl_status_facts), ``postgres`` (pg_replica, state info) and ``clock`` (clock_offset_info).
+    cl_status_facts), ``postgres`` (pg_replica, state observed) and ``clock`` (clock_offset_info).
     """
     hosts = list(observed)
     servers = {host: _server(host, observed, default_active=host == hosts[0]) for host in hosts}

@@ -17,14 +17,14 @@ description:
   - A run that is cut off at any point, by a loss of power too, is repaired by running it again. The data directory is at every
     moment the old one, the new one, or, during a rewind or where the file system cannot exchange two names in one step, absent. It
     is never a half-copied or half-rewound one.
-  - With O(state=info), tells what cluster there is, in which role, and whether it streams.
+  - With O(state=observed), tells what cluster there is, in which role, and whether it streams.
 options:
   state:
     description:
       - V(streaming) makes the cluster a standby that streams from the primary.
-      - V(info) changes nothing and works on a server in any state, with or without PostgreSQL.
+      - V(observed) changes nothing and works on a server in any state, with or without PostgreSQL.
     type: str
-    choices: [streaming, info]
+    choices: [streaming, observed]
     default: streaming
   version:
     description:
@@ -159,7 +159,7 @@ author:
 EXAMPLES = r"""
 - name: Look at the cluster
   swg.ha.pg_replica:
-    state: info
+    state: observed
     version: "15"
   register: postgres
 
@@ -186,7 +186,7 @@ method:
   type: str
   sample: basebackup
 reason:
-  description: Why that method, or, with O(state=info), why something could not be told.
+  description: Why that method, or, with O(state=observed), why something could not be told.
   returned: always
   type: str
   sample: there is no data directory /var/lib/postgresql/15/main
@@ -228,7 +228,7 @@ receiver:
 lag_bytes:
   description:
     - With O(state=streaming), how much of the primary's WAL is not replayed yet, asked on the primary when something was done.
-    - With O(state=info), the same as far as this standby heard from its primary.
+    - With O(state=observed), the same as far as this standby heard from its primary.
   returned: always, null where it is no standby
   type: int
 lag_s:
@@ -253,62 +253,62 @@ primary_conninfo:
   type: str
 installed:
   description: Whether PostgreSQL of that version is installed.
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: bool
 exists:
   description: Whether the cluster has a data directory.
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: bool
 running:
   description: Whether a server runs on it.
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: bool
 accepting:
   description: Whether that server answers.
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: bool
 port:
   description: Its port.
-  returned: with O(state=info), null where there is no cluster
+  returned: with O(state=observed), null where there is no cluster
   type: int
 data_directory:
   description: Its data directory.
-  returned: with O(state=info), null where there is no cluster
+  returned: with O(state=observed), null where there is no cluster
   type: str
 state:
   description: The state in the control data, such as C(in production) or C(shut down).
-  returned: with O(state=info), null where there is no cluster
+  returned: with O(state=observed), null where there is no cluster
   type: str
 standbys:
   description:
     - Who streams from this server (C(application_name), C(client_address), C(state), C(sync_state), C(sent), C(replay), C(lag_bytes), C(lag_s)).
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: list
   elements: dict
 slots:
   description: Its replication slots (C(name), C(type), C(active), C(wal_status), C(restart_lsn), C(retained_bytes)).
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: list
   elements: dict
 databases:
   description: Its databases (C(name), C(size) in bytes, C(user), whether it is none of those that every cluster has).
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: list
   elements: dict
 has_user_data:
   description:
     - Whether there is any database beside C(postgres), C(template0) and C(template1), or anything made by a user in database C(postgres).
     - Null, with the cause in RV(reason), where that cannot be told.
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: bool
 user_data:
   description: What RV(has_user_data) is about, some of it.
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: list
   elements: str
 leftovers:
   description: Directories beside the data directory that earlier runs left, such as old data that was moved aside.
-  returned: with O(state=info)
+  returned: with O(state=observed)
   type: list
   elements: str
 """
@@ -332,7 +332,7 @@ def check_parameters(params: dict[str, Any]) -> None:
     for name in ("version", "cluster"):
         if not params[name].replace("-", "").replace("_", "").isalnum():
             raise PostgresError(f"{name} is {params[name]!r}: must be letters, digits, '-' and '_' only")
-    if params["state"] == "info":
+    if params["state"] == "observed":
         return
     slot = params["slot"]
     if not (slot and len(slot) < 64 and all(letter in "abcdefghijklmnopqrstuvwxyz0123456789_" for letter in slot)):
@@ -439,7 +439,7 @@ def with_notes(text: str, error: BaseException) -> str:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["streaming", "info"], "default": "streaming"},
+            "state": {"type": "str", "choices": ["streaming", "observed"], "default": "streaming"},
             "version": {"type": "str", "required": True},
             "cluster": {"type": "str", "default": "main"},
             "data_directory": {"type": "path"},
@@ -472,7 +472,7 @@ def main() -> None:
     try:
         check_parameters(params)
         cluster = Cluster(params["version"], params["cluster"], run_command)
-        if params["state"] == "info":
+        if params["state"] == "observed":
             module.exit_json(changed=False, **cluster.info())
         if params["data_directory"] and cluster.installed and cluster.configured:
             wanted = Path(params["data_directory"]).resolve()

@@ -129,26 +129,25 @@ def have_image_and_ansible(demo: Demo, release: str) -> Path:
     return Path(ansible.log.read_text().splitlines()[-1])
 
 
-def enable(demo: Demo, venv: Path, inventory: str) -> Mapping[str, object]:
-    """Make the pair; the report on its state."""
-    report = demo.logs / "status.json"
-    report.unlink(missing_ok=True)
+def enable(demo: Demo, venv: Path, inventory: str) -> None:
     demo.say("making ps1 and ps2 a pair: ansible-playbook swg.ha.enable_ha")
-    argv = tool(venv, "ansible-playbook", "-i", inventory, "-e", f"status_file={report}", "swg.ha.enable_ha")
+    argv = tool(venv, "ansible-playbook", "-i", inventory, "swg.ha.enable_ha")
     counts = recap(demo.run("enable_ha", argv, environ(venv)))
     demo.say(f"they are a pair (changes made: {sum(host.changed for host in counts.values())})")
-    [pair] = json.loads(report.read_text())
-    return dict(pair)
 
 
-def screen(demo: Demo, venv: Path) -> str:
-    """The status screen of the report that the last run left."""
+def status(demo: Demo, venv: Path, inventory: str) -> tuple[str, str]:
+    """The status screen and the virtual IP."""
+    demo.say("asking for their status: ansible-playbook swg.ha.status")
+    report = demo.logs / "status.json"
+    report.unlink(missing_ok=True)
+    demo.run("status", tool(venv, "ansible-playbook", "-i", inventory, "-e", f"status_file={report}", "swg.ha.status"), environ(venv))
     code = (
         "import json, sys; from ansible_collections.swg.ha.plugins.module_utils.status import screen; "
         "print(*screen(json.load(open(sys.argv[1]))[0]), sep='\\n')"
     )
     env = environ(venv, PYTHONPATH=str(ROOT / ".ansible/collections"))
-    return demo.run("status", tool(venv, "python", "-c", code, demo.logs / "status.json"), env)
+    return demo.run("screen", tool(venv, "python", "-c", code, report), env), json.loads(report.read_text())[0]["virtual_ip"]
 
 
 def up(demo: Demo, release: str | None) -> None:
@@ -162,8 +161,9 @@ def up(demo: Demo, release: str | None) -> None:
     demo.run("lab", demo.lab("up", *(["--release", release] if release else [])))
     demo.say("they are up")
     inventory = demo.ask_lab("inventory").strip()
-    report = enable(demo, venv, inventory)
-    print(f"\n{screen(demo, venv)}")
+    enable(demo, venv, inventory)
+    screen, virtual_ip = status(demo, venv, inventory)
+    print(f"\n{screen}")
     down = "bin/demo --down" + ("" if demo.name == "demo" else f" --name {demo.name}")
     print(
         LOOK_AROUND.format(
@@ -171,7 +171,7 @@ def up(demo: Demo, release: str | None) -> None:
             name=demo.name,
             ansible_playbook=venv / "bin/ansible-playbook",
             inventory=inventory,
-            virtual_ip=report["virtual_ip"],
+            virtual_ip=virtual_ip,
             down=down,
         )
     )

@@ -70,7 +70,8 @@ def run_command(
 ) -> tuple[int, str, str]:
     """The real :class:`Run`."""
     try:
-        process = subprocess.Popen(
+        # AnsibleModule.run_command needs Ansible, and tells nothing before the end.
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -101,13 +102,12 @@ def run_command(
     timer.daemon = True
     timer.start()
     lines: list[str] = []
-    assert process.stdout is not None and process.stderr is not None
     try:
-        for line in process.stderr:
+        for line in process.stderr or ():
             lines.append(line)
             del lines[:-200]
             on_line(line)
-        out = process.stdout.read()
+        out = process.stdout.read() if process.stdout else ""
         process.wait()
     finally:
         timer.cancel()

@@ -595,7 +595,6 @@ class Replica:
 
     def _run(self, argv: list[str], disk: WriteBack) -> tuple[int, str, str]:
         """A long-running program: its progress is told, and the lock is its own as well, should we die before it."""
-        assert self._lock is not None
 
         def on_line(line: str) -> None:
             progress = parse_progress(line)
@@ -604,7 +603,7 @@ class Replica:
                 disk.reached(progress[0])
 
         self._outcome.commands.append(shlex.join(argv))
-        done = self.cluster.run(argv, timeout=self._left(), on_line=on_line, keep=[self._lock])
+        done = self.cluster.run(argv, timeout=self._left(), on_line=on_line, keep=[] if self._lock is None else [self._lock])
         self._outcome.bytes += self.progress.bytes_done
         return done
 
@@ -632,18 +631,20 @@ class Replica:
 
         :class:`CopyNeeded` if pg_rewind failed: the directory is moved aside then, as nobody knows what it holds.
         """
-        assert plan.local is not None and plan.decision is not None and plan.decision.fork is not None
+        local, point = plan.local, plan.decision.fork if plan.decision else None
+        if local is None or point is None:
+            raise AssertionError("only a local cluster with a fork can be rewound")
         cluster, data, work = self.cluster, self.cluster.data_directory, self.cluster.sibling("rewind")
         self._reserve(answer)
-        self.progress.phase("quarantine", f"the local WAL after {lsn_text(plan.decision.fork.position)}")
-        self._outcome.quarantine = str(self.quarantine(self, plan.local, plan.decision.fork))
+        self.progress.phase("quarantine", f"the local WAL after {lsn_text(point.position)}")
+        self._outcome.quarantine = str(self.quarantine(self, local, point))
         self._outcome.changed = True
         self._await_checkpoint(answer)
         os.rename(data, work)
         sync_directory(work.parent)
         was_standby = (work / "standby.signal").exists()
         try:
-            self._recover(work, plan.local)
+            self._recover(work, local)
         except BaseException:
             if was_standby:
                 write_file(work / "standby.signal", "", cluster.owner_ids)

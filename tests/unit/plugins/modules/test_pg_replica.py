@@ -156,7 +156,7 @@ def expect_comparison(machine: Machine, length: int = 0x100000, byte: bytes = b"
 
 
 def test_info_where_nothing_is_installed(run_module) -> None:
-    code, result = run_module(state="info", version="15")
+    code, result = run_module(state="observed", version="15")
     assert (code, result["changed"], result["installed"], result["exists"], result["has_user_data"]) == (0, False, False, False, False)
     assert "PostgreSQL 15 is not installed" in result["reason"]
 
@@ -168,7 +168,7 @@ def test_info_of_a_stopped_cluster(machine: Machine, run_module) -> None:
     machine.transcript.expect("postgres", "-C data_directory", f"{machine.data}\n")
     machine.transcript.expect("postgres", "-C port", "5433\n")
     machine.transcript.expect("pg_controldata", str(machine.data), CONTROL.format(system="7", state="shut down in recovery"))
-    code, result = run_module(state="info", version="15")
+    code, result = run_module(state="observed", version="15")
     assert (code, result["exists"], result["running"], result["in_recovery"], result["port"]) == (0, True, False, True, 5433)
     assert (result["has_user_data"], result["system_identifier"]) == (None, "7")
     assert machine.files() == before
@@ -286,7 +286,7 @@ def test_a_base_backup_that_fails_leaves_the_data_alone(machine: Machine, run_mo
     machine.fill()
     expect_local(machine, system="8")
     expect_primary(machine)
-    for _ in range(2):
+    for _time in range(2):
         expect_primary(machine, slot={"type": "physical", "wal_status": "reserved", "restart_lsn": "0/1", "active_pid": None, "user": None})
     machine.transcript.expect(
         "pg_basebackup", "--slot=ps2", (1, "", "pg_basebackup: error: could not write to file: No space left on device\n")

@@ -69,7 +69,7 @@ class Wanted:
 
     application_name: str
     max_rate: int = 0
-    compression: str = "lz4"
+    compression: str = "none"
     method: str = "auto"
     timeout: float = 3600
 

@@ -22,7 +22,7 @@ options:
   version:
     description:
       - Major version of PostgreSQL.
-    type: int
+    type: str
     required: true
   cluster:
     description:
@@ -151,7 +151,7 @@ class Cluster:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "version": {"type": "int", "required": True},
+            "version": {"type": "str", "required": True},
             "cluster": {"type": "str", "default": "main"},
             "data_directory": {"type": "path", "required": True},
         },

@@ -1,0 +1,236 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: config_files
+short_description: Several small configuration files in one step
+version_added: 0.1.0
+author:
+  - The swg.ha authors (@swg)
+description:
+  - Writes files with given contents, owners and modes, all that belong together in one task.
+  - Each file is replaced in one step and is on the disk when the module returns (temporary file, fsync, rename, fsync of the folder).
+    A power cut leaves the old file or the new one.
+  - M(ansible.builtin.template) does neither the one nor the other. It also asks the server twice for each file, which is most of the time
+    of a run that changes nothing.
+options:
+  files:
+    description:
+      - The files, in the order in which they are written.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: The file. Where it is a symbolic link, the link is replaced.
+        type: path
+        required: true
+      content:
+        description: What the file is to hold.
+        type: str
+        required: true
+      owner:
+        description: Name of its owner.
+        type: str
+        default: root
+      group:
+        description: Name of its group.
+        type: str
+        default: root
+      mode:
+        description: Its permissions, in octal.
+        type: str
+        default: "0644"
+  secret:
+    description:
+      - Leave the contents out of the difference. Set C(no_log) for the task as well.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would otherwise.
+    support: full
+  diff_mode:
+    description: Shows differences.
+    support: full
+  platform:
+    description: The operating systems that it runs on.
+    support: full
+    platforms: posix
+notes:
+  - Missing folders are created, for root alone to write and for all to read.
+"""
+
+EXAMPLES = r"""
+- name: Write Heartbeat's nodes and resources
+  swg.ha.config_files:
+    files:
+      - path: /etc/ha.d/ha.cf
+        content: "{{ lookup('ansible.builtin.template', 'ha.cf.j2') }}"
+      - path: /etc/ha.d/haresources
+        content: "{{ lookup('ansible.builtin.template', 'haresources.j2') }}"
+"""
+
+RETURN = r"""
+changed_files:
+  description: The files that were written, or whose owner or mode was changed.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/ha.d/ha.cf]
+"""
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.swg.ha.plugins.module_utils.durable import locked, replace, sync
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file as it is to be. Its owner is named: in a dry run the account may not exist yet."""
+
+    path: str
+    content: str
+    owner: str
+    group: str
+    mode: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file as it is; content None: there is none, or what is there is no regular file."""
+
+    content: str | None
+    owner: str
+    group: str
+    mode: int
+
+
+def wanted(params: dict[str, Any]) -> Wanted:
+    """What the options of one file mean. Raises ValueError."""
+    try:
+        mode = int(params["mode"], 8)
+    except ValueError as error:
+        raise ValueError(f"the mode of {params['path']} is {params['mode']!r}: it must be octal, like '0644'") from error
+    return Wanted(params["path"], params["content"], params["owner"], params["group"], mode)
+
+
+def name_of(number: int, database: Any) -> str:
+    """The name of an account or a group, or its number where it has none."""
+    try:
+        return str(database(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def find(path: str) -> Found:
+    """Look at a file, without following a symbolic link."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Found(None, "", "", 0)
+    content = None
+    if stat.S_ISREG(status.st_mode):
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            content = file.read()
+    return Found(content, name_of(status.st_uid, pwd.getpwuid), name_of(status.st_gid, grp.getgrgid), stat.S_IMODE(status.st_mode))
+
+
+def differs(want: Wanted, found: Found) -> bool:
+    """Is there anything to do?"""
+    return Found(want.content, want.owner, want.group, want.mode) != found
+
+
+def write(want: Wanted) -> None:
+    """Bring the file about. Raises OSError, and KeyError for an account that does not exist."""
+    uid, gid = pwd.getpwnam(want.owner).pw_uid, grp.getgrnam(want.group).gr_gid
+    folder = os.path.dirname(want.path)
+    make_folders(folder)
+    if os.path.islink(want.path):
+        os.unlink(want.path)
+
+    def prepare(new: str) -> None:
+        os.chown(new, uid, gid)
+        os.chmod(new, want.mode)
+
+    with locked(folder):
+        replace(want.path, want.content.encode("utf-8", errors="surrogateescape"), prepare)
+
+
+def make_folders(folder: str) -> None:
+    """Create the folder and those above it that are missing, durably."""
+    if os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    make_folders(above)
+    os.mkdir(folder, 0o755)
+    os.chmod(folder, 0o755)
+    sync(above)
+
+
+def described(want: Wanted, found: Found, secret: bool) -> dict[str, str]:
+    """The difference, with the attributes as a line above the contents."""
+
+    def text(content: str | None, owner: str, group: str, mode: int) -> str:
+        if content is None:
+            return ""
+        return f"# {owner}:{group} {mode:04o}\n" + ("(a secret)\n" if secret else content)
+
+    return {
+        "before_header": want.path,
+        "after_header": want.path,
+        "before": text(found.content, found.owner, found.group, found.mode),
+        "after": text(want.content, want.owner, want.group, want.mode),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "content": {"type": "str", "required": True},
+                    "owner": {"type": "str", "default": "root"},
+                    "group": {"type": "str", "default": "root"},
+                    "mode": {"type": "str", "default": "0644"},
+                },
+            },
+            "secret": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    differences, changed = [], []
+    try:
+        for params in module.params["files"]:
+            want = wanted(params)
+            found = find(want.path)
+            if differs(want, found):
+                changed.append(want.path)
+                differences.append(described(want, found, module.params["secret"]))
+                if not module.check_mode:
+                    write(want)
+    except KeyError as error:
+        module.fail_json(msg=f"there is no such account or group: {error.args[0]}", changed_files=changed)
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=str(error), changed_files=changed)
+    else:
+        module.exit_json(changed=bool(changed), changed_files=changed, diff=differences)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import stat
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.swg.ha.plugins.modules import config_files
+
+OWNER = pwd.getpwuid(os.getuid()).pw_name
+GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+def want(path, content="text\n", mode=0o644, owner=OWNER, group=GROUP):
+    return config_files.Wanted(str(path), content, owner, group, mode)
+
+
+def test_a_new_file_in_folders_that_are_missing(tmp_path):
+    path = tmp_path / "a" / "b" / "file.conf"
+    wanted = want(path, mode=0o600)
+    assert config_files.differs(wanted, config_files.find(str(path)))
+    config_files.write(wanted)
+    assert path.read_text() == "text\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+    assert os.listdir(path.parent) == ["file.conf"]
+    assert not config_files.differs(wanted, config_files.find(str(path)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.write_text("other\n"),
+        lambda path: path.write_text("text\r\n", newline=""),
+        lambda path: path.write_bytes(b"text\xff\n"),
+        lambda path: path.chmod(0o640),
+        lambda path: path.unlink(),
+    ],
+)
+def test_what_differs_is_put_right(tmp_path, change):
+    path = tmp_path / "file.conf"
+    config_files.write(want(path))
+    change(path)
+    assert config_files.differs(want(path), config_files.find(str(path)))
+    config_files.write(want(path))
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"text\n", 0o644)
+
+
+def test_a_link_is_replaced_and_its_target_left_alone(tmp_path):
+    target, path = tmp_path / "target", tmp_path / "file.conf"
+    target.write_text("text\n")
+    path.symlink_to(target)
+    assert config_files.differs(want(path), config_files.find(str(path)))
+    config_files.write(want(path, "new\n"))
+    assert not path.is_symlink()
+    assert (path.read_text(), target.read_text()) == ("new\n", "text\n")
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.conf"
+    config_files.write(want(path))
+
+    def cut(*_args):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cut)
+        with pytest.raises(OSError, match="power cut"):
+            config_files.write(want(path, "new\n"))
+    assert path.read_text() == "text\n"
+    config_files.write(want(path, "new\n"))
+    assert os.listdir(tmp_path) == ["file.conf"]
+
+
+def test_a_mode_that_is_none():
+    with pytest.raises(ValueError, match="the mode of /etc/x is 'u=rw': it must be octal, like '0644'"):
+        config_files.wanted({"path": "/etc/x", "content": "", "owner": "root", "group": "root", "mode": "u=rw"})
+
+
+def test_an_account_that_does_not_exist(tmp_path):
+    with pytest.raises(KeyError, match="no_such_account"):
+        config_files.write(want(tmp_path / "file", owner="no_such_account"))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("secret", [False, True])
+def test_the_difference(tmp_path, secret):
+    path = tmp_path / "file"
+    path.write_text("old password\n")
+    difference = config_files.described(want(path, "new password\n", 0o600), config_files.find(str(path)), secret)
+    assert ("password" in difference["before"] + difference["after"]) is not secret
+    assert difference["after"].startswith(f"# {OWNER}:{GROUP} 0600\n")
+
+
+def run(capsys, check_mode, **arguments):
+    """Run main() as Ansible does; returns what it prints."""
+    with patch_module_args({**arguments, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit):
+        config_files.main()
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    path = tmp_path / "folder" / "file"
+    files = [{"path": str(path), "content": "x\n", "owner": OWNER, "group": GROUP}]
+    result = run(capsys, True, files=files)
+    assert (result["changed"], result["changed_files"]) == (True, [str(path)])
+    assert os.listdir(tmp_path) == []
+    assert run(capsys, False, files=files)["changed"] is True
+    assert run(capsys, False, files=files)["changed"] is False

@@ -53,7 +53,9 @@ class Group:
         self._lab = lab
         unified = [h for h in self._hierarchies if h.version == 2]
         if not unified:
-            raise LabError("no cgroup2 hierarchy is mounted on this machine: mount one, e.g. 'mount -t cgroup2 none /sys/fs/cgroup/unified'")
+            raise LabError(
+                "no cgroup2 hierarchy is mounted on this machine: mount one, e.g. 'mount -t cgroup2 none /sys/fs/cgroup/unified'"
+            )
         self.unified = unified[0].path / lab / host
 
     def _folder(self, hierarchy: Hierarchy) -> Path:

@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="bin/lab", description="The lab of swg.ha on this machine.", epilog=EXAMPLE, parents=[common])
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, run: Callable[[Layout, argparse.Namespace], int | None], text: str, *, root: bool = True) -> argparse.ArgumentParser:
+    def verb(
+        name: str, run: Callable[[Layout, argparse.Namespace], int | None], text: str, *, root: bool = True
+    ) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text, parents=[common])
         added.set_defaults(run=run, root=root)
         return added

@@ -34,7 +34,9 @@ def create(image: Path, size: int) -> None:
 def check(image: Path) -> None:
     """Repair what a power cut or an error has left, as a server does at boot."""
     for option in ("-p", "-fy"):
-        status = subprocess.run(["e2fsck", option, str(image)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        status = subprocess.run(
+            ["e2fsck", option, str(image)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ).returncode
         if status < 4:
             return
     raise LabError(f"{image}: e2fsck cannot repair it (exit status {status}): roll back to a snapshot, or take the lab down")
@@ -64,7 +66,9 @@ def wait_released(image: Path, folder: Path, seconds: float) -> None:
         argv = ["timeout", "10", "unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "thaw", f"/dev/{device}", str(folder)]
         subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if not wait_for(lambda: loop_device(image) is None, seconds):
-        raise LabError(f"{image}: /dev/{loop_device(image)} does not let go of it: see who has it mounted, by 'grep -l {image.parent} /proc/[0-9]*/mountinfo'")
+        raise LabError(
+            f"{image}: /dev/{loop_device(image)} does not let go of it: see who has it mounted, by 'grep -l {image.parent} /proc/[0-9]*/mountinfo'"
+        )
 
 
 def device_number(device: str) -> str:

@@ -119,7 +119,9 @@ class Cache:
                     break
                 except BlockingIOError:
                     if time.monotonic() > end:
-                        raise LabError(f"another process has been building image {name} for {BUILD_SECONDS} s: look at {lock.name}") from None
+                        raise LabError(
+                            f"another process has been building image {name} for {BUILD_SECONDS} s: look at {lock.name}"
+                        ) from None
                     time.sleep(0.2)
             yield
 
@@ -146,7 +148,10 @@ class Cache:
 def bootstrap(release: str, tree: Path) -> None:
     """Run mmdebstrap in mount and process namespaces of its own, so that no mount and no process of it outlives us."""
     targets = parse_targets(
-        run(["apt-get", "indextargets", "--format", "$(RELEASE)|$(REPO_URI)|$(COMPONENT)", "Created-By: Packages"], what="apt-get indextargets")
+        run(
+            ["apt-get", "indextargets", "--format", "$(RELEASE)|$(REPO_URI)|$(COMPONENT)", "Created-By: Packages"],
+            what="apt-get indextargets",
+        )
     )
     archives = sources(targets, machine_release(), release)
     options = [f"--aptopt={option}" for option in apt_options(run(["apt-config", "dump"]))]
@@ -155,7 +160,7 @@ def bootstrap(release: str, tree: Path) -> None:
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"),
         *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--skip=cleanup/apt/lists"),
-        *("--aptopt=Acquire::Languages \"none\"", "--dpkgopt=force-unsafe-io", *options),
+        *('--aptopt=Acquire::Languages "none"', "--dpkgopt=force-unsafe-io", *options),
         *(f"--include={','.join(recipe.PACKAGES)}", release, str(tree), "-"),
     ]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}

@@ -40,9 +40,9 @@ def collect(lab: Lab) -> dict[str, Any]:
 def table(status: dict[str, Any]) -> str:
     rows = [["host", "kind", "state", "legs", "disk"]]
     for name, host in status["hosts"].items():
-        legs = [
-            f"{interface} {leg['address']} {leg['switch']}.{leg['port']} {_link(leg)}" for interface, leg in host["legs"].items()
-        ] or ["-"]
+        legs = [f"{interface} {leg['address']} {leg['switch']}.{leg['port']} {_link(leg)}" for interface, leg in host["legs"].items()] or [
+            "-"
+        ]
         disk = (", ".join(host["disk"]) or "ok") if "disk" in host else "-"
         rows += [[name, host["kind"], host["state"], legs[0], disk], *(["", "", "", leg, ""] for leg in legs[1:])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

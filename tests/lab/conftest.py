@@ -48,7 +48,9 @@ class Lab:
         return found
 
     def supervisors(self) -> dict[str, int]:
-        return {path.parent.name: json.loads(path.read_text())["supervisor"]["pid"] for path in (STATE / self.name).glob("hosts/*/run.json")}
+        return {
+            path.parent.name: json.loads(path.read_text())["supervisor"]["pid"] for path in (STATE / self.name).glob("hosts/*/run.json")
+        }
 
     def processes(self) -> set[int]:
         """Every process of the lab: in its control groups, or with its folder in its command line or its mounts."""
@@ -71,12 +73,16 @@ class Lab:
         loops = Path("/sys/block").glob("loop*/loop/backing_file")
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found = {
-            "processes": [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in self.processes() if Path(f"/proc/{pid}").exists()],
+            "processes": [
+                Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in self.processes() if Path(f"/proc/{pid}").exists()
+            ],
             "mounts": [line for line in mounts if f"/{self.name}/" in line or f"swgha-{self.name}-" in line],
             "namespaces": [path.name for path in netns.glob(f"swgha-{self.name}-*")],
             "cgroups": [str(path) for path in [*cgroups.glob(f"swgha-{self.name}"), *cgroups.glob(f"*/swgha-{self.name}")]],
             "loops": [path.parts[3] for path in loops if f"{STATE}/{self.name}/" in path.read_text()],
-            "files": [str(path) for path in [*STATE.glob(self.name), *STATE.glob(f"{self.name}.*"), *Path("/run").glob(f"**/swgha-{self.name}-*")]],
+            "files": [
+                str(path) for path in [*STATE.glob(self.name), *STATE.glob(f"{self.name}.*"), *Path("/run").glob(f"**/swgha-{self.name}-*")]
+            ],
         }
         return {kind: things for kind, things in found.items() if things}
 

@@ -148,7 +148,11 @@ class TestDisk:
 
     def test_a_slow_disk_takes_its_time(self, lab: Lab) -> None:
         def five_writes() -> float:
-            return float(lab.sh("ps1", f"dd if=/dev/zero of={DATA}/x bs=4k count=5 oflag=dsync 2>&1 | sed -n 's/.*copied, \\([0-9.e-]*\\) s.*/\\1/p'"))
+            return float(
+                lab.sh(
+                    "ps1", f"dd if=/dev/zero of={DATA}/x bs=4k count=5 oflag=dsync 2>&1 | sed -n 's/.*copied, \\([0-9.e-]*\\) s.*/\\1/p'"
+                )
+            )
 
         lab("disk", "slow", "ps1", "--iops", "5")
         assert five_writes() > 0.5

@@ -22,7 +22,9 @@ def topology() -> Topology:
 
 
 def test_two_labs_share_no_name(topology: Topology) -> None:
-    one, two = ({layout.machine(host) for host in topology.hosts} | {layout.parking, layout.cgroup} for layout in (Layout("a"), Layout("ab")))
+    one, two = (
+        {layout.machine(host) for host in topology.hosts} | {layout.parking, layout.cgroup} for layout in (Layout("a"), Layout("ab"))
+    )
     assert not one & two
 
 

@@ -13,8 +13,7 @@ author:
   - The swg.ha authors (@swg)
 description:
   - Creates a cluster with C(pg_createcluster) if there is none, with checksums.
-  - If there is one whose data lies elsewhere, stops it, brings the data to the given place and tells the cluster. The service
-    is left stopped then; M(swg.ha.fresh_service) starts it.
+  - If there is one whose data lies elsewhere, stops it, brings the data to the given place, tells the cluster and starts it.
   - Deletes nothing. Within a file system the data is renamed. Across file systems it is copied, and the original stays. What lies
     at the given place already is renamed to a sibling with the time in its name.
   - A run that is cut off anywhere leaves the data whole at one of the two places, and the next run goes on from there.
@@ -89,6 +88,7 @@ class Cluster:
         self.version = str(module.params["version"])
         self.name = module.params["cluster"]
         self.wanted = Path(module.params["data_directory"])
+        self.unit = f"postgresql@{self.version}-{self.name}"
 
     def run(self, argv: list[str]) -> tuple[int, str, str]:
         rc, out, err = self.module.run_command(argv)
@@ -127,8 +127,12 @@ class Cluster:
         if self.module.check_mode:
             return result
         if (source / "PG_VERSION").exists():
-            self.must("systemctl", "stop", f"postgresql@{self.version}-{self.name}")
-            aside = move(self.run, source, self.wanted)
+            self.must("systemctl", "stop", self.unit)
+            try:
+                aside = move(self.run, source, self.wanted)
+            except (MoveError, OSError):
+                self.run(["systemctl", "start", self.unit])
+                raise
             if aside is not None:
                 result["moved_aside"] = str(aside)
         elif not (self.wanted / "PG_VERSION").exists():
@@ -137,6 +141,8 @@ class Cluster:
                 f"{self.wanted} either: restore it, or remove the cluster with pg_dropcluster"
             )
         self.must("pg_conftool", self.version, self.name, "set", "data_directory", str(self.wanted))
+        # Here, not in a later task: a run that is cut off in between would leave a server that cannot be asked for its data.
+        self.must("systemctl", "start", self.unit)
         return result
 
     @staticmethod

@@ -57,6 +57,9 @@ class Machine:
             case ["systemctl", "stop", "postgresql@15-main"]:
                 self.running = False
                 result = 0, "", ""
+            case ["systemctl", "start", "postgresql@15-main"]:
+                self.running = (Path(self.configuration.read_text()) / "PG_VERSION").exists()
+                result = (0, "", "") if self.running else (1, "", "Failed to start\n")
             case ["pg_createcluster", "--datadir", where, "15", "main", "--", "--data-checksums"]:
                 self.create(Path(where))
                 result = 0, "", ""
@@ -106,7 +109,7 @@ def test_data_is_moved(machine, one_file_system):
     assert result == {"changed": True, "created": False, "moved_from": str(machine.old), "diff": diff}
     assert machine.configuration.read_text() == str(machine.wanted)
     assert machine.whole(machine.wanted)
-    assert not machine.running
+    assert machine.running
     assert machine.cluster().bring() == {"changed": False, "created": False}
 
 
@@ -121,7 +124,7 @@ def test_it_stops_the_server_before_it_touches_the_data(machine, one_file_system
     cluster.module.run_command = watched
     cluster.bring()
     assert names[1] == ("systemctl", True, False)
-    assert names[-1] == ("pg_conftool", not one_file_system, True)
+    assert names[-2:] == [("pg_conftool", not one_file_system, True), ("systemctl", not one_file_system, True)]
 
 
 def test_check_mode_changes_nothing(machine):
@@ -154,6 +157,19 @@ def test_a_command_that_fails_ends_it_before_the_data_is_touched(machine):
     with pytest.raises(pg_move.MoveError, match="systemctl stop postgresql@15-main failed with 1: Failed to stop"):
         cluster.bring()
     assert machine.whole(machine.old) and not machine.wanted.parent.exists()
+
+
+def test_a_move_that_fails_leaves_the_server_running_where_it_was(machine, monkeypatch):
+    monkeypatch.setattr(pg_move, "same_file_system", lambda source, target: False)
+
+    def full(argv):
+        return (1, "", "No space left on device\n") if argv[0] == "cp" else machine.run_command(argv)
+
+    cluster = machine.cluster()
+    cluster.module.run_command = full
+    with pytest.raises(pg_move.MoveError, match="No space left on device"):
+        cluster.bring()
+    assert machine.running and machine.configuration.read_text() == str(machine.old)
 
 
 def boundaries(machine, monkeypatch):

@@ -152,6 +152,13 @@ class Progress:
         os.replace(temporary, self._path)
 
 
+DROP_SLOTS_SQL = """
+WITH old AS MATERIALIZED (SELECT slot_name, pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+  WHERE slot_type = 'physical' AND NOT active)
+SELECT coalesce(json_agg(slot_name), '[]') FROM old;
+"""
+
+
 class CopyNeeded(PostgresError):
     """What was started cannot become a standby of the primary: only a new base copy helps."""
 
@@ -346,11 +353,11 @@ class Replica:
         try:
             if plan.method == "rewind":
                 self._rewind(plan, answer)
-                self._wait()
-                return
-            if plan.method != "basebackup":
+            elif plan.method != "basebackup":
                 self._adopt(plan, answer)
+            if plan.method != "basebackup":
                 self._wait()
+                self._drop_old_slots(plan)
                 return
         except CopyNeeded as needed:
             if self.wanted.method == "rewind":
@@ -504,8 +511,9 @@ class Replica:
         path = directory / "postgresql.auto.conf"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         owner = self.cluster.owner_ids
-        write_file(path, render_auto_conf(text, self.settings), owner)
+        # First, so that a power cut in between leaves a standby without a primary, and not a primary.
         write_file(directory / "standby.signal", "", owner)
+        write_file(path, render_auto_conf(text, self.settings), owner)
         (directory / "recovery.signal").unlink(missing_ok=True)
         sync_directory(directory)
 
@@ -533,6 +541,13 @@ class Replica:
     def _streams_from_slot(self) -> bool:
         here = self.cluster.position()
         return bool(here and here["receiver"] and here["receiver"]["slot"] == self.primary.slot)
+
+    def _drop_old_slots(self, plan: Plan) -> None:
+        """A former primary still has the slots of its standbys, and would keep WAL for them for ever."""
+        if plan.local is None or plan.local.control.was_standby:
+            return
+        dropped = self.cluster.sql(DROP_SLOTS_SQL)
+        self._outcome.commands += [f"SELECT pg_drop_replication_slot('{name}')" for name in dropped]
 
     # Base backup
 

@@ -149,6 +149,8 @@ notes:
   - Run it as root on the server that is to be the standby.
   - A common history is proved by comparing WAL byte for byte. The same system identifier and timeline prove nothing, as two clones
     of one machine image have them too.
+  - A rewind copies the blocks that were changed since the fork, and the whole C(pg_wal) of the primary, which C(wal_keep_size) makes large.
+  - A former primary that becomes a standby loses the physical slots of its own standbys, as they would keep WAL for ever.
   - A base backup needs room for both the old data and the new. The running cluster, if it is a primary, goes on until the copy is complete.
   - The data directory must not be a mount point, as it is renamed. Its parent may be one.
   - Settings go to C(postgresql.auto.conf) in the data directory. A later C(ALTER SYSTEM) may change them; the next run puts them right.

@@ -220,6 +220,7 @@ def test_a_diverged_primary_is_rewound_and_what_it_loses_is_kept(pair: tuple[Ser
     assert (report["timelines"], report["transactions"]) == ([1], 2)
     assert all((Path(outcome.quarantine) / name).stat().st_size == SEGMENT_SIZE for name in report["files"])
     assert siblings(old) == ["main", Path(outcome.quarantine).name]
+    assert old.sql("SELECT count(*) FROM pg_replication_slots") == "0", "the slot of its former standby would keep WAL for ever"
     assert old.replica_of(new).follow().changed is False
 
 

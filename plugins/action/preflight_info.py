@@ -95,7 +95,8 @@ class ActionModule(ActionBase):
         """The times of ha.cf: the profile's, with what the inventory says otherwise."""
         name = variables.get("heartbeat_timing_profile") or variables.get("ha_timing_profile") or "balanced"
         own = variables.get("heartbeat_timing") or {}
-        # A profile or a form that does not exist is told by the argument specifications.
-        if isinstance(name, str) and name in PROFILES and isinstance(own, dict):
-            for problem in timing_problems(**{key: own.get(key, value) for key, value in PROFILES[name].items()}):
+        # A profile or a form that does not exist is told by the argument specifications; its own times are judged all the same.
+        if isinstance(name, str) and isinstance(own, dict):
+            profile = PROFILES.get(name, {})
+            for problem in timing_problems(**{key: own.get(key, profile.get(key)) for key in PROFILES["balanced"]}):
                 yield f"{host}: heartbeat_timing (profile {name}): {problem}"

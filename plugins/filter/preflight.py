@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.swg.ha.plugins.module_utils.preflight import link_probes, package_versions
+from ansible_collections.swg.ha.plugins.module_utils.preflight import installed_packages, link_probes, package_versions
 
 
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Any]:
-        return {"link_probes": link_probes, "package_versions": package_versions}
+        return {"installed_packages": installed_packages, "link_probes": link_probes, "package_versions": package_versions}

@@ -116,6 +116,12 @@ def package_versions(policy: str) -> dict[str, str]:
     return versions
 
 
+def installed_packages(listing: str) -> dict[str, str]:
+    """Versions of the installed packages, from ``dpkg-query`` with a line ``STATUS PACKAGE VERSION`` for each that it knows."""
+    words = (line.split() for line in listing.splitlines())
+    return {found[1]: found[2] for found in words if len(found) == 3 and found[0] == "installed"}
+
+
 def clock_problems(offset: Offset, limit_s: float) -> list[str]:
     """The clocks of the two servers, compared; a problem only where the measurement leaves no doubt."""
     if not offset.beyond(limit_s):

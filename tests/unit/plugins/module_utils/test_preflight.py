@@ -380,3 +380,12 @@ def test_whose_databases_live(ps1, ps2, source, primary):
 def test_data_that_would_be_replaced(ps1, ps2, source, words):
     _primary, problems = preflight.choose_primary({"ps1": ps1, "ps2": ps2}, "ps1", "ps2", source)
     assert len(problems) == 1 and told(problems, *words), problems
+
+
+def test_installed_packages():
+    listing = (
+        "installed heartbeat 1:3.0.6-13+b2\nconfig-files chrony 4.3-2+deb12u3\nnot-installed postgresql-15 \n"
+        "unpacked openssl 3.0.20\n\ninstalled libc6 2.36-9\ninstalled libc6 2.36-9\n"
+    )
+    assert preflight.installed_packages(listing) == {"heartbeat": "1:3.0.6-13+b2", "libc6": "2.36-9"}
+    assert preflight.installed_packages("") == {}

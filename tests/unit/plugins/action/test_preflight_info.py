@@ -109,6 +109,10 @@ BAD = {
         {"heartbeat_timing_profile": ["fast"]},
         ["ps2: value of heartbeat_timing_profile must be one of: fast, balanced, wan"],
     ),
+    "times beside a wrong profile": (
+        {"ha_timing_profile": "quick", "heartbeat_timing": {"keepalive": "2", "deadtime": "3"}},
+        ["ps1: heartbeat_timing (profile quick): deadtime is 3: must be more than twice keepalive (keepalive is 2)"],
+    ),
     "an unknown time": ({"heartbeat_timing": {"deadtme": "3"}}, ["ps1: ", "heartbeat_timing.deadtme", "deadtime"]),
     "a time that is none": (
         {"heartbeat_timing": {"deadtime": "3s"}},

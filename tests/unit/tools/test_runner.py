@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,14 +84,26 @@ def test_a_skipped_step_is_counted_and_told(capfd: pytest.CaptureFixture[str]) -
     assert "skipped (no Python 3.12)" in capfd.readouterr().out
 
 
+def gone_within(pid: int, seconds: float) -> bool:
+    """A process that was killed takes its time on a busy machine; one that nobody waits for stays as a zombie."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().split()[2] in "ZX":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_a_program_is_ended_with_its_children_when_its_time_is_over(tmp_path: Path) -> None:
     child = tmp_path / "child"
     code = f"import subprocess, sys; p = subprocess.Popen(['sleep', '600']); open({str(child)!r}, 'w').write(str(p.pid)); p.wait()"
     finished = execute([sys.executable, "-c", code], minutes=0.02)
     assert finished.status == 124
     assert "its bound is 0.02 minutes" in finished.output
-    status = Path(f"/proc/{child.read_text()}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"
+    assert gone_within(int(child.read_text()), 10)
 
 
 def test_a_program_that_is_not_there_is_a_failure_that_names_it() -> None:

@@ -1,0 +1,62 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Commits wait for the passive server while it streams, and not when it is gone. The tests follow each other."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import yaml
+
+from tests.system.pair import CONFIG, ROOT, SERVERS, Lab, eventually, playbook, status
+
+DEFAULTS = yaml.safe_load((ROOT / "roles/postgres_streaming/defaults/main.yml").read_text())
+# After this time without an answer PostgreSQL ends the stream, and after the grace no commit waits.
+TIMEOUT_S, GRACE_S = DEFAULTS["postgres_streaming_timeout"], DEFAULTS["postgres_streaming_synchronous_grace"]
+WATCHER = f"find /etc/systemd/system /usr/local/lib {CONFIG}/conf.d -name '*ha_synchronous*'"
+
+
+def waits_for(lab: Lab) -> str:
+    """For whom commits on ps1 wait."""
+    return lab.sql("ps1", "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'")
+
+
+def test_commits_wait_for_the_passive_server(pair: Lab, inventory: Path) -> None:
+    playbook("enable_ha", inventory, ha_synchronous_mode=True)
+    eventually(lambda: waits_for(pair) == "ps2", 10, "commits wait for ps2")
+    pair.sql("ps1", "CREATE TABLE acknowledged (word text)")
+    # Acknowledged is written on the passive server, and with remote_apply it can be read there.
+    pair.sql("ps1", "SET synchronous_commit = remote_apply; INSERT INTO acknowledged VALUES ('both')")
+    assert pair.sql("ps2", "SELECT word FROM acknowledged") == "both"
+    again = playbook("enable_ha", inventory, ha_synchronous_mode=True)
+    assert not any(again.changed.values()), again.changes()
+
+
+def test_a_commit_goes_on_when_the_passive_server_is_gone(pair: Lab, inventory: Path) -> None:
+    pair("power", "off", "ps2")
+    begin = time.monotonic()
+    pair.sql("ps1", "INSERT INTO acknowledged VALUES ('alone')")
+    waited = time.monotonic() - begin
+    assert GRACE_S < waited < TIMEOUT_S + GRACE_S + 5
+    [report] = status(inventory)
+    assert not report["redundant"] and report["active"] == report["primary"] == "ps1"
+    assert "ps2 cannot be reached" in report["problems"]
+
+
+def test_they_wait_again_when_it_is_back(pair: Lab) -> None:
+    pair("power", "on", "ps2")
+    eventually(lambda: waits_for(pair) == "ps2", 60, "commits wait for ps2")
+    pair.sql("ps1", "SET synchronous_commit = remote_apply; INSERT INTO acknowledged VALUES ('again')")
+    assert pair.sql("ps2", "SELECT string_agg(word, ',' ORDER BY word) FROM acknowledged") == "again,alone,both"
+
+
+def test_no_commit_waits_any_more_once_it_is_switched_off(pair: Lab, inventory: Path) -> None:
+    playbook("enable_ha", inventory, ha_synchronous_mode=False)
+    again = playbook("enable_ha", inventory, ha_synchronous_mode=False)
+    assert not any(again.changed.values()), again.changes()
+    for host in SERVERS:
+        assert pair.sh(host, WATCHER) == ""
+        assert pair.sql(host, "SHOW synchronous_standby_names") == ""
+        assert pair.sh(host, "systemctl show --property=LoadState --value ha_synchronous_standby") == "not-found"
+    assert waits_for(pair) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from .errors import UsageError
 
 STATE = Path("/var/lib/swg-ha-lab")
-CACHE = Path("/var/cache/swg-ha-lab")
+CACHE = Path(os.environ.get("SWG_HA_LAB_CACHE", "/var/cache/swg-ha-lab"))
 NAMESPACES = Path("/run/netns")
 PREFIX = "swgha"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.pair import Lab, eventually, playbook
+from tests.system.pair import Lab, enable, eventually
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,7 +45,7 @@ def bare(running: Lab) -> Lab:
 def enabled(running: Lab, inventory: Path) -> str:
     """The name of a snapshot of the lab with a pair."""
     running("rollback", "bare")
-    playbook("enable_ha", inventory)
+    enable(inventory)
     running("snapshot", "enabled")
     return "enabled"
 

@@ -217,24 +217,33 @@ def cut_off(name: str, inventory: Path, task: str | int, delay: float = 0.2, **v
     return play.status == -9
 
 
-def status(*inventories: Path) -> list[dict[str, Any]]:
-    """What playbook status writes for programs: one report a pair."""
+def with_report(name: str, *inventories: Path, **options: Any) -> tuple[Play, list[dict[str, Any]]]:
+    """Run a playbook that ends with the status; with what it writes for programs, one report a pair."""
     with tempfile.TemporaryDirectory(prefix="swg-ha-system-") as folder:
         file = Path(folder) / "status.json"
-        play = try_playbook("status", *inventories, status_file=str(file))
+        play = try_playbook(name, *inventories, status_file=str(file), **options)
         # A server that is off makes the run end with ansible-playbook's word for it; the report is there all the same.
         assert play.status in (0, 4) and file.exists(), f"{play.status}\n{play.failures()}\n{play.output}"
-        assert all(change.endswith("Write it") for change in play.changes()), play.changes()
-        reports: list[dict[str, Any]] = json.loads(file.read_text())
-        return reports
+        return play, json.loads(file.read_text())
 
 
-def redundant(inventory: Path, active: str = "ps1") -> dict[str, Any]:
-    """The report of a pair that must be redundant."""
-    [report] = status(inventory)
+def status(*inventories: Path) -> list[dict[str, Any]]:
+    """What playbook status writes for programs."""
+    play, reports = with_report("status", *inventories)
+    assert all(change.endswith("Write it") for change in play.changes()), play.changes()
+    return reports
+
+
+def is_redundant(report: dict[str, Any], active: str = "ps1") -> None:
     assert report["redundant"], report["problems"]
     assert report["active"] == report["primary"] == active, report
-    return report
+
+
+def enable(inventory: Path, **variables: Any) -> Play:
+    """Run enable_ha, which must give a redundant pair with ps1 active."""
+    play, [report] = with_report("enable_ha", inventory, **variables)
+    is_redundant(report)
+    return play
 
 
 def eventually(condition: Callable[[], object], seconds: float, what: str) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.pair import CLUSTER, CONFIG, MODULE_XML, SERVERS, VIRTUAL_IP, Lab, eventually, longest_gap, playbook, redundant, refused
+from tests.system.pair import CLUSTER, CONFIG, MODULE_XML, SERVERS, VIRTUAL_IP, Lab, enable, eventually, longest_gap, playbook, refused
 
 ROWS = "SELECT string_agg(word, ',' ORDER BY word) FROM kept"
 
@@ -92,8 +92,7 @@ def test_a_new_pair_is_refused_while_both_have_data(written: Lab, inventory: Pat
 
 
 def test_a_new_pair_keeps_aside_what_the_passive_server_had(written: Lab, inventory: Path) -> None:
-    play = playbook("enable_ha", inventory, ha_data_source="ps1")
-    redundant(inventory)
+    play = enable(inventory, ha_data_source="ps1")
     assert written.sql("ps2", ROWS) == written.sql("ps1", ROWS) == "apart on ps1,together"
     [told] = [result for name, host, result in play.results() if name.endswith("standby | Stream from the primary") and host == "ps2"]
     kept = [told["quarantine"]] if told["method"] == "rewind" else told["moved_aside"]

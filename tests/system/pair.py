@@ -124,8 +124,9 @@ class Play:
         return {host: stat["changed"] for host, stat in self.stats.items()}
 
     @property
-    def unreachable(self) -> set[str]:
-        return {host for host, stat in self.stats.items() if stat["unreachable"]}
+    def unreachable(self) -> dict[str, str]:
+        """What kept Ansible from talking to a host."""
+        return {host: str(result.get("msg")) for _name, host, result in self.results() if result.get("unreachable")}
 
     def results(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Each task's name, host and result."""

@@ -44,6 +44,7 @@ def install() -> None:
     if not packages:
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for argv in (["apt-get", "-q", "update"], ["apt-get", "-q", "install", "-y", "--no-install-recommends", *packages]):
+    apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
+    for argv in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *packages]):
         if subprocess.run(argv, env=environment).returncode != 0:
             raise LabError(f"'{' '.join(argv)}' failed: see its messages above")

@@ -56,9 +56,12 @@ def nspawn_command(layout: Layout, host: Host) -> list[str]:
 
 
 def overlay_options(image: str, folders: Path, layers: list[str], work: Path) -> str:
-    """Mount options of an overlay of `layers` (oldest first, the last one written to) over the image."""
+    """Mount options of an overlay of `layers` (oldest first, the last one written to) over the image.
+
+    redirect_dir: without it, a folder that a snapshot holds can be neither renamed nor exchanged, as it can on any server's disk.
+    """
     lower = [str(folders / layer) for layer in reversed(layers[:-1])] + [image]
-    return f"lowerdir={':'.join(lower)},upperdir={folders / layers[-1]},workdir={work}"
+    return f"lowerdir={':'.join(lower)},upperdir={folders / layers[-1]},workdir={work},redirect_dir=on"
 
 
 class Supervisor:

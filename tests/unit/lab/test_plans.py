@@ -41,7 +41,7 @@ def test_the_control_path_of_the_longest_names_fits_into_a_socket_address(topolo
 
 def test_overlay_layers_are_stacked_the_newest_on_top() -> None:
     options = supervisor.overlay_options("/image", Path("/layers"), ["0", "a", "b"], Path("/work/b"))
-    assert options == "lowerdir=/layers/a:/layers/0:/image,upperdir=/layers/b,workdir=/work/b"
+    assert options == "lowerdir=/layers/a:/layers/0:/image,upperdir=/layers/b,workdir=/work/b,redirect_dir=on"
 
 
 def test_no_host_may_set_the_clock(topology: Topology) -> None:

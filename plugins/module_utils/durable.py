@@ -9,11 +9,16 @@ Needs the standard library alone.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
@@ -88,3 +93,33 @@ def sync(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folders(folder: str) -> None:
+    """Create the folder and those above it that are missing, durably, for root alone to write and for all to read. Raises OSError."""
+    if os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    make_folders(above)
+    os.mkdir(folder, 0o755)
+    os.chmod(folder, 0o755)
+    sync(above)
+
+
+def sync_file_system(descriptor: int) -> None:
+    """Have everything on the disk that was written to the file system of an open file or folder. Raises OSError."""
+    if _libc.syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"syncfs: {os.strerror(code)}")
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two names of one folder in one step; False where the kernel or the file system cannot. Raises OSError."""
+    at_cwd, rename_exchange = -100, 2
+    if _libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    # EXDEV: an overlay, whose lower layer holds one of them.
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV):
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))

@@ -36,7 +36,10 @@ class Unit:
 
     load_state: str
     active_state: str
+    # Nothing is left to enable: it starts at boot, or has nothing that says when.
     enabled: bool
+    # systemd starts it at boot because somebody enabled it.
+    at_boot: bool
     masked: bool
     need_daemon_reload: bool
     # When it last started, stopped or was reloaded, in seconds since the epoch; 0 if never.
@@ -61,6 +64,7 @@ def parse_show(text: str) -> Unit:
         load_state=values["LoadState"],
         active_state=values["ActiveState"],
         enabled=values["UnitFileState"] in ("enabled", "enabled-runtime", "alias", "static", "indirect", "generated"),
+        at_boot=values["UnitFileState"] in ("enabled", "enabled-runtime", "alias"),
         masked="masked" in (values["LoadState"], values["UnitFileState"]),
         need_daemon_reload=values["NeedDaemonReload"] == "yes",
         changed_at=_seconds(values["StateChangeTimestamp"]),
@@ -94,16 +98,24 @@ def newer_files(unit: Unit, changed: Mapping[str, float]) -> list[str]:
     return sorted(path for path, at in changed.items() if at > unit.changed_at) if unit.running else []
 
 
-def verbs(unit: Unit, newer: list[str], stale: bool, on_change: str) -> list[str]:
+def verbs(unit: Unit, newer: list[str], stale: bool, on_change: str, enabled: bool = True, state: str = "started") -> list[str]:
     """The words for systemctl, in order, that bring the unit up to date; empty if it is."""
+    # What does not exist neither runs nor starts at boot.
+    if state == "stopped" and unit.load_state == "not-found":
+        return []
     words = []
-    if unit.masked:
+    if unit.masked and state == "started":
         words.append("unmask")
     if stale:
         words.append("daemon-reload")
-    if not unit.enabled:
+    if enabled and not unit.enabled:
         words.append("enable")
-    if not unit.running:
+    # A mask hides whether it was enabled.
+    if not enabled and (unit.at_boot or "unmask" in words):
+        words.append("disable")
+    if state == "stopped":
+        words += ["stop"] if unit.running else []
+    elif not unit.running:
         words.append("start")
     elif newer or unit.reload_failed:
         words.append({"restarted": "restart", "reloaded": "reload"}[on_change])

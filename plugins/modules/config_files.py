@@ -12,18 +12,42 @@ version_added: 0.1.0
 author:
   - The swg.ha authors (@swg)
 description:
-  - Writes files with given contents, owners and modes, all that belong together in one task.
+  - Writes files with given contents, owners and modes, all that belong together in one task, after the folders that they need. Then it
+    removes what is not to be there.
   - Each file is replaced in one step and is on the disk when the module returns (temporary file, fsync, rename, fsync of the folder).
     A power cut leaves the old file or the new one.
   - M(ansible.builtin.template) does neither the one nor the other. It also asks the server twice for each file, which is most of the time
     of a run that changes nothing.
 options:
+  folders:
+    description:
+      - Folders that are to be there, in the order in which they are made. What is in them is left alone.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The folder. A link to one counts as it where root has made it. What is something else is an error.
+        type: path
+        required: true
+      owner:
+        description: Name of its owner.
+        type: str
+        default: root
+      group:
+        description: Name of its group.
+        type: str
+        default: root
+      mode:
+        description: Its permissions, in octal.
+        type: str
+        default: "0755"
   files:
     description:
       - The files, in the order in which they are written.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       path:
         description: The file. Where it is a symbolic link, the link is replaced.
@@ -45,6 +69,13 @@ options:
         description: Its permissions, in octal.
         type: str
         default: "0644"
+  absent:
+    description:
+      - Files, links and folders with all that is in them that are not to be there, in the order in which they are removed. The last one is
+        gone from the disk only when all others are, so it can tell whether the task was cut off.
+    type: list
+    elements: path
+    default: []
   secret:
     description:
       - Leave the contents out of the difference. Set C(no_log) for the task as well.
@@ -73,11 +104,15 @@ EXAMPLES = r"""
         content: "{{ lookup('ansible.builtin.template', 'ha.cf.j2') }}"
       - path: /etc/ha.d/haresources
         content: "{{ lookup('ansible.builtin.template', 'haresources.j2') }}"
+
+- name: Remove them
+  swg.ha.config_files:
+    absent: [/etc/ha.d/haresources, /etc/ha.d/ha.cf]
 """
 
 RETURN = r"""
 changed_files:
-  description: The files that were written, or whose owner or mode was changed.
+  description: What was written, made or removed, or whose owner or mode was changed.
   returned: success
   type: list
   elements: str
@@ -87,21 +122,30 @@ changed_files:
 import grp
 import os
 import pwd
+import shutil
 import stat
 from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.swg.ha.plugins.module_utils.durable import locked, replace, sync
+from ansible_collections.swg.ha.plugins.module_utils.durable import locked, make_folders, replace, sync
+
+FOLDER_OPTIONS = {
+    "path": {"type": "path", "required": True},
+    "owner": {"type": "str", "default": "root"},
+    "group": {"type": "str", "default": "root"},
+    "mode": {"type": "str", "default": "0755"},
+}
+FILE_OPTIONS = {**FOLDER_OPTIONS, "content": {"type": "str", "required": True}, "mode": {"type": "str", "default": "0644"}}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file as it is to be. Its owner is named: in a dry run the account may not exist yet."""
+    """A file as it is to be; content None: a folder. Its owner is named: in a dry run the account may not exist yet."""
 
     path: str
-    content: str
+    content: str | None
     owner: str
     group: str
     mode: int
@@ -109,21 +153,22 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """A file as it is; content None: there is none, or what is there is no regular file."""
+    """A file as it is; content None: there is none, or what is there is no regular file. folder: it is one."""
 
     content: str | None
     owner: str
     group: str
     mode: int
+    folder: bool = False
 
 
 def wanted(params: dict[str, Any]) -> Wanted:
-    """What the options of one file mean. Raises ValueError."""
+    """What the options of one file or folder mean. Raises ValueError."""
     try:
         mode = int(params["mode"], 8)
     except ValueError as error:
         raise ValueError(f"the mode of {params['path']} is {params['mode']!r}: it must be octal, like '0644'") from error
-    return Wanted(params["path"], params["content"], params["owner"], params["group"], mode)
+    return Wanted(params["path"], params.get("content"), params["owner"], params["group"], mode)
 
 
 def name_of(number: int, database: Any) -> str:
@@ -134,29 +179,47 @@ def name_of(number: int, database: Any) -> str:
         return str(number)
 
 
-def find(path: str) -> Found:
-    """Look at a file, without following a symbolic link."""
+def leads_to_folder(path: str) -> bool:
+    """Whether there is a folder, or a link to one that root has made: a larger disk is a common reason for one."""
     try:
-        status = os.lstat(path)
+        return os.path.isdir(path) and (not os.path.islink(path) or os.lstat(path).st_uid in (0, os.geteuid()))
+    except FileNotFoundError:
+        return False
+
+
+def find(path: str) -> Found:
+    """Look at a file, without following a symbolic link to one."""
+    try:
+        status = os.stat(path) if leads_to_folder(path) else os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return Found(None, "", "", 0)
     content = None
     if stat.S_ISREG(status.st_mode):
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             content = file.read()
-    return Found(content, name_of(status.st_uid, pwd.getpwuid), name_of(status.st_gid, grp.getgrgid), stat.S_IMODE(status.st_mode))
+    owner, group = name_of(status.st_uid, pwd.getpwuid), name_of(status.st_gid, grp.getgrgid)
+    return Found(content, owner, group, stat.S_IMODE(status.st_mode), stat.S_ISDIR(status.st_mode))
 
 
 def differs(want: Wanted, found: Found) -> bool:
     """Is there anything to do?"""
-    return Found(want.content, want.owner, want.group, want.mode) != found
+    return Found(want.content, want.owner, want.group, want.mode, want.content is None) != found
 
 
 def write(want: Wanted) -> None:
-    """Bring the file about. Raises OSError, and KeyError for an account that does not exist."""
+    """Bring the file or folder about. Raises OSError, and KeyError for an account that does not exist."""
     uid, gid = pwd.getpwnam(want.owner).pw_uid, grp.getgrnam(want.group).gr_gid
     folder = os.path.dirname(want.path)
     make_folders(folder)
+    if want.content is None:
+        if not leads_to_folder(want.path):
+            # For nobody else until it is its owner's.
+            os.mkdir(want.path, 0o700)
+        os.chown(want.path, uid, gid)
+        os.chmod(want.path, want.mode)
+        sync(want.path)
+        sync(folder)
+        return
     if os.path.islink(want.path):
         os.unlink(want.path)
 
@@ -168,62 +231,58 @@ def write(want: Wanted) -> None:
         replace(want.path, want.content.encode("utf-8", errors="surrogateescape"), prepare)
 
 
-def make_folders(folder: str) -> None:
-    """Create the folder and those above it that are missing, durably."""
-    if os.path.isdir(folder):
-        return
-    above = os.path.dirname(folder)
-    make_folders(above)
-    os.mkdir(folder, 0o755)
-    os.chmod(folder, 0o755)
-    sync(above)
+def remove(path: str) -> None:
+    """Have it gone from the disk. Raises OSError."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+    sync(os.path.dirname(path))
 
 
 def described(want: Wanted, found: Found, secret: bool) -> dict[str, str]:
     """The difference, with the attributes as a line above the contents."""
 
-    def text(content: str | None, owner: str, group: str, mode: int) -> str:
-        if content is None:
+    def text(content: str | None, owner: str, group: str, mode: int, folder: bool) -> str:
+        if content is None and not folder:
             return ""
-        return f"# {owner}:{group} {mode:04o}\n" + ("(a secret)\n" if secret else content)
+        return f"# {owner}:{group} {mode:04o}\n" + ("(a folder)\n" if content is None else "(a secret)\n" if secret else content)
 
     return {
         "before_header": want.path,
         "after_header": want.path,
-        "before": text(found.content, found.owner, found.group, found.mode),
-        "after": text(want.content, want.owner, want.group, want.mode),
+        "before": text(found.content, found.owner, found.group, found.mode, found.folder),
+        "after": text(want.content, want.owner, want.group, want.mode, want.content is None),
     }
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "content": {"type": "str", "required": True},
-                    "owner": {"type": "str", "default": "root"},
-                    "group": {"type": "str", "default": "root"},
-                    "mode": {"type": "str", "default": "0644"},
-                },
-            },
+            "folders": {"type": "list", "elements": "dict", "default": [], "options": FOLDER_OPTIONS},
+            "files": {"type": "list", "elements": "dict", "default": [], "options": FILE_OPTIONS},
+            "absent": {"type": "list", "elements": "path", "default": []},
             "secret": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     differences, changed = [], []
     try:
-        for params in module.params["files"]:
+        for params in module.params["folders"] + module.params["files"]:
             want = wanted(params)
             found = find(want.path)
+            if want.content is None and not found.folder and os.path.lexists(want.path):
+                raise ValueError(f"{want.path} is no folder, but one is to be there: move it away")
             if differs(want, found):
                 changed.append(want.path)
                 differences.append(described(want, found, module.params["secret"]))
                 if not module.check_mode:
                     write(want)
+        for path in filter(os.path.lexists, module.params["absent"]):
+            changed.append(path)
+            differences.append({"before_header": path, "after_header": path, "before": "(it is there)\n", "after": ""})
+            if not module.check_mode:
+                remove(path)
     except KeyError as error:
         module.fail_json(msg=f"there is no such account or group: {error.args[0]}", changed_files=changed)
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ version_added: 0.1.0
 author:
   - The swg.ha authors (@swg)
 description:
-  - Enables and starts a service, and restarts or reloads it if one of its files has changed since it last did so.
+  - Starts a service, has it start at boot, and restarts or reloads it if one of its files has changed since it last did so.
   - It compares times instead of being told by a handler. A run that was cut off between writing a file and restarting the
     service is made good by the next run, where a handler would have been forgotten.
   - Units that changed on the disk are read again (C(systemctl daemon-reload)).
@@ -36,6 +36,17 @@ options:
     type: str
     choices: [reloaded, restarted]
     default: restarted
+  enabled:
+    description:
+      - Whether systemd starts the service at boot by itself. With V(false), something else does, such as C(ha_manager).
+    type: bool
+    default: true
+  state:
+    description:
+      - Whether it is to run now. A service that is to be stopped need not exist.
+    type: str
+    choices: [started, stopped]
+    default: started
 attributes:
   check_mode:
     description: Can run in check mode and return what it would otherwise.
@@ -57,6 +68,11 @@ EXAMPLES = r"""
     name: heartbeat
     files: [/etc/ha.d/ha.cf, /etc/ha.d/haresources, /etc/ha.d/authkeys]
     on_change: reloaded
+
+- name: Run ha_manager, which the Manager starts at boot
+  swg.ha.fresh_service:
+    name: ha_manager
+    enabled: false
 """
 
 RETURN = r"""
@@ -122,7 +138,7 @@ def drop_ins(name: str) -> list[str]:
     return sorted(glob.glob(f"{DROP_INS}/{glob.escape(unit)}.d/*.conf"))
 
 
-def apply(module: AnsibleModule, name: str, words: list[str]) -> None:
+def apply(module: AnsibleModule, name: str, words: list[str], state: str = "started") -> None:
     """Do it, and fail with the end of the journal where systemd refuses."""
     for word in words:
         rc, out, err = module.run_command(["systemctl", word, *([] if word == "daemon-reload" else ["--", name])])
@@ -130,7 +146,7 @@ def apply(module: AnsibleModule, name: str, words: list[str]) -> None:
             _rc, journal, _err = module.run_command(["journalctl", "--no-pager", "--lines=20", f"--unit={name}"])
             raise UnitError(f"systemctl {word} {name} failed: {err.strip() or out.strip()}\n{journal}")
     # systemctl calls it a success when a condition of the unit kept it from starting.
-    if words and not look(module, name).running:
+    if words and state == "started" and not look(module, name).running:
         _rc, status, _err = module.run_command(["systemctl", "status", "--no-pager", "--full", "--", name])
         raise UnitError(f"{name} does not run after systemctl {', '.join(words)}:\n{status}")
 
@@ -141,6 +157,8 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "path", "default": []},
             "on_change": {"type": "str", "choices": ["reloaded", "restarted"], "default": "restarted"},
+            "enabled": {"type": "bool", "default": True},
+            "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
         },
         supports_check_mode=True,
     )
@@ -149,9 +167,10 @@ def main() -> None:
         unit = look(module, name)
         added = drop_ins(name)
         newer = newer_files(unit, change_times([*module.params["files"], *unit.files, *added]))
-        words = verbs(unit, newer, stale_definition(unit, added), module.params["on_change"])
+        options = {option: module.params[option] for option in ("on_change", "enabled", "state")}
+        words = verbs(unit, newer, stale_definition(unit, added), **options)
         if not module.check_mode:
-            apply(module, name, words)
+            apply(module, name, words, options["state"])
     except UnitError as error:
         module.fail_json(msg=str(error))
     else:
@@ -162,7 +181,7 @@ def main() -> None:
             running=unit.running,
             diff={
                 "before": f"{name}: {unit.active_state}{''.join(f', older than {path}' for path in newer)}\n",
-                "after": f"{name}: {unit.active_state if not words else 'active'}\n",
+                "after": f"{name}: {unit.active_state if not words else {'started': 'active', 'stopped': 'inactive'}[options['state']]}\n",
             },
         )
 

@@ -154,6 +154,26 @@ def test_what_is_done(release, what, newer, stale, on_change, expected):
     assert units.verbs(units.parse_show(SHOWN[release][what]), newer, stale, on_change) == expected
 
 
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(
+    ("what", "stale", "state", "expected"),
+    [
+        ("running", False, "started", ["disable"]),
+        ("running", False, "stopped", ["disable", "stop"]),
+        ("stopped", False, "started", ["start"]),
+        ("stopped", False, "stopped", []),
+        ("notfound", True, "stopped", []),
+        ("notfound", True, "started", ["daemon-reload", "start"]),
+        ("masked", False, "started", ["unmask", "disable", "start"]),
+        ("masked", False, "stopped", []),
+        # Static: systemd starts it for others, and there is nothing to disable.
+        ("new_unit", False, "started", ["start"]),
+    ],
+)
+def test_what_is_done_to_what_something_else_starts(release, what, stale, state, expected):
+    assert units.verbs(units.parse_show(SHOWN[release][what]), [], stale, "restarted", enabled=False, state=state) == expected
+
+
 @pytest.mark.parametrize(("result", "expected"), [("success", []), ("", []), ("exit-code", ["reload"]), ("timeout", ["reload"])])
 def test_a_reload_that_failed_is_made_good(result, expected):
     """It counts as a change of state, so that the times alone would say that all is well."""

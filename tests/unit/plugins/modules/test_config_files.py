@@ -114,3 +114,73 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     assert os.listdir(tmp_path) == []
     assert run(capsys, False, files=files)["changed"] is True
     assert run(capsys, False, files=files)["changed"] is False
+
+
+def test_folders_come_first_and_what_is_in_them_stays(tmp_path, capsys):
+    folder = tmp_path / "above" / "folder"
+    folders = [{"path": str(folder), "owner": OWNER, "group": GROUP, "mode": "0700"}]
+    files = [{"path": str(folder / "file"), "content": "x\n", "owner": OWNER, "group": GROUP}]
+    foretold = run(capsys, True, folders=folders, files=files)
+    assert foretold["changed_files"] == [str(folder), str(folder / "file")] and os.listdir(tmp_path) == []
+    assert run(capsys, False, folders=folders, files=files)["changed_files"] == foretold["changed_files"]
+    assert (stat.S_IMODE(folder.stat().st_mode), (folder / "file").read_text()) == (0o700, "x\n")
+    assert run(capsys, False, folders=folders, files=files)["changed"] is False
+    folder.chmod(0o755)
+    assert run(capsys, False, folders=folders)["changed_files"] == [str(folder)]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and (folder / "file").exists()
+
+
+def test_what_is_no_folder_is_never_made_one(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        for check_mode in (True, False):
+            result = run(capsys, check_mode, folders=[{"path": str(tmp_path / name), "owner": OWNER, "group": GROUP}])
+            assert result["failed"] and f"{tmp_path / name} is no folder" in result["msg"]
+    assert (tmp_path / "file").read_text() == "x" and (tmp_path / "link").is_symlink()
+
+
+def test_a_link_to_a_folder_is_one(tmp_path, capsys):
+    (tmp_path / "disk").mkdir(mode=0o755)
+    (tmp_path / "folder").symlink_to(tmp_path / "disk")
+    folders = [{"path": str(tmp_path / "folder"), "owner": OWNER, "group": GROUP, "mode": "0700"}]
+    assert run(capsys, False, folders=folders)["changed"] is True
+    assert stat.S_IMODE((tmp_path / "disk").stat().st_mode) == 0o700 and (tmp_path / "folder").is_symlink()
+    assert run(capsys, False, folders=folders)["changed"] is False
+
+
+def test_a_link_of_somebody_else_is_not(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    assert config_files.leads_to_folder(str(tmp_path / "link"))
+    real = os.lstat
+    monkeypatch.setattr(config_files.os, "lstat", lambda path: os.stat_result((*real(path)[:4], 12345, *real(path)[5:])))
+    assert not config_files.leads_to_folder(str(tmp_path / "link"))
+
+
+def test_what_is_not_to_be_there_goes_in_order(tmp_path, capsys):
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / "deep" / "file").write_text("x")
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "last").write_text("x")
+    absent = [str(tmp_path / name) for name in ("folder", "never/was", "link", "dangling", "last")]
+    there = [path for path in absent if "never" not in path]
+    assert run(capsys, True, absent=absent)["changed_files"] == there
+    assert len(os.listdir(tmp_path)) == 5
+    assert run(capsys, False, absent=absent)["changed_files"] == there
+    assert os.listdir(tmp_path) == ["kept"]
+    assert run(capsys, False, absent=absent)["changed"] is False
+
+
+def test_a_removal_that_is_cut_off_leaves_the_last_one(tmp_path, capsys, monkeypatch):
+    for name in ("first", "last"):
+        (tmp_path / name).write_text("x")
+
+    def cut(*_args):
+        raise OSError("power cut")
+
+    monkeypatch.setattr(config_files, "sync", cut)
+    result = run(capsys, False, absent=[str(tmp_path / "first"), str(tmp_path / "last")])
+    assert result["failed"] and os.listdir(tmp_path) == ["last"]

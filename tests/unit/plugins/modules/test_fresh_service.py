@@ -34,7 +34,7 @@ class Module:
     """AnsibleModule with its parameters; answers: (exit status, output, errors) by the first two words of a command."""
 
     def __init__(self, answers, check_mode=False, **params):
-        self.params = {"name": "heartbeat", "files": [], "on_change": "reloaded", **params}
+        self.params = {"name": "heartbeat", "files": [], "on_change": "reloaded", "enabled": True, "state": "started", **params}
         self.answers, self.check_mode = answers, check_mode
         self.commands = []
 
@@ -91,11 +91,30 @@ def test_a_file_that_is_newer(monkeypatch, tmp_path, on_change, verb):
     assert f"older than {path}" in module.result["diff"]["before"]
 
 
+def test_a_reload_that_failed_is_made_good_by_what_is_to_be_done_on_a_change(monkeypatch, tmp_path):
+    module = main(monkeypatch, {SHOW: (0, shown(ReloadResult="exit-code"), "")}, on_change="restarted")
+    assert module.result["done"] == ["restart"]
+
+
 def test_a_service_that_does_not_run(monkeypatch):
     stopped = shown("inactive", UnitFileState="disabled", StateChangeTimestamp="")
     module = main(monkeypatch, {SHOW: [(0, stopped, ""), (0, shown(), "")]})
     assert module.result["running"] is False
     assert module.done == [["systemctl", "enable", "--", "heartbeat"], ["systemctl", "start", "--", "heartbeat"]]
+
+
+def test_a_service_that_something_else_starts_is_disabled_and_started(monkeypatch):
+    module = main(monkeypatch, {SHOW: [(0, shown("inactive"), ""), (0, shown(UnitFileState="disabled"), "")]}, enabled=False)
+    assert module.done == [["systemctl", "disable", "--", "heartbeat"], ["systemctl", "start", "--", "heartbeat"]]
+    assert main(monkeypatch, {SHOW: (0, shown(UnitFileState="disabled"), "")}, enabled=False).done == []
+
+
+def test_a_service_that_is_to_be_stopped(monkeypatch):
+    module = main(monkeypatch, {SHOW: (0, shown(), "")}, enabled=False, state="stopped")
+    assert module.done == [["systemctl", "disable", "--", "heartbeat"], ["systemctl", "stop", "--", "heartbeat"]]
+    assert module.result["diff"] == {"before": "heartbeat: active\n", "after": "heartbeat: inactive\n"}
+    missing = shown("inactive", LoadState="not-found", UnitFileState="", StateChangeTimestamp="")
+    assert main(monkeypatch, {SHOW: (0, missing, "")}, enabled=False, state="stopped").result["changed"] is False
 
 
 def test_check_mode_tells_and_does_nothing(monkeypatch):

@@ -26,6 +26,8 @@ fsync = off
 recovery_init_sync_method = syncfs
 autovacuum = off
 shared_buffers = 16MB
+# In the data directory, which a test removes: a killed server leaves it behind.
+dynamic_shared_memory_type = mmap
 wal_level = replica
 wal_log_hints = on
 wal_keep_size = 32MB

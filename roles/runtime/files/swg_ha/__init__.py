@@ -1,0 +1,4 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""What runs on the two servers of a pair: ha_manager, the command ha, and what Heartbeat calls."""

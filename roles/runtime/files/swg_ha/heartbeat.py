@@ -1,0 +1,208 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""Linux-HA Heartbeat on this server: what it says, and moving its resources to where the service is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from . import processes, units
+from .shared import heartbeat as said
+
+UNIT = "heartbeat.service"
+CL_STATUS = "/usr/bin/cl_status"
+PID_FILE = Path("/run/heartbeat.pid")
+# Where Heartbeat's own shell scripts hb_standby and hb_takeover write what they want of it.
+FIFO = Path("/var/lib/heartbeat/fifo")
+
+# Where its clients sign on. A message is its length and a fixed number, four bytes each as the processor has them, and then
+# lines of name=value between two lines that mark its ends, and a zero byte.
+REGISTER = Path("/run/heartbeat/register")
+
+log = logging.getLogger(__name__)
+
+_HEADER = struct.Struct("=II")
+_MAGIC = 0xABCD
+_LONGEST_MESSAGE = 1 << 20
+_BEGIN, _END = ">>>", "<<<"
+_BETWEEN_ATTEMPTS = (0.1, 1.0)
+
+# cl_status ends itself after 5 s.
+_PATIENCE = 5.5
+_BETWEEN_QUESTIONS = 0.1
+
+
+class Heartbeat:
+    """Heartbeat on this server, the one of node; peer_node is the other one. Both are names as `uname -n` prints them."""
+
+    def __init__(self, node: str, peer_node: str) -> None:
+        self.node = node
+        self.peer_node = peer_node
+
+    async def rscstatus(self) -> str | None:
+        """all, local, foreign, none or transition; None: no answer."""
+        word = await self._ask("rscstatus")
+        return word if word in said.RESOURCE_STATUSES else None
+
+    async def peer(self) -> str | None:
+        """What Heartbeat calls the other server: active, up, init or dead; None: no answer."""
+        return await self._ask("nodestatus", self.peer_node)
+
+    def pid(self) -> int | None:
+        """The number of Heartbeat's master process; None: it does not run."""
+        try:
+            pid = int(PID_FILE.read_text(encoding="ascii"))
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        except (OSError, ValueError):
+            return None
+        # The number of one that was killed may be another process's by now. After the name, in brackets, comes the state.
+        name, _end, rest = state.rpartition(")")
+        alive = rest.split()[0] not in ("Z", "X")
+        return pid if alive and name.endswith("(heartbeat") else None
+
+    def running(self) -> bool:
+        return self.pid() is not None
+
+    async def give(self, timeout: float = 15.0) -> bool:
+        """Have the other server hold all resources. False: not within timeout seconds, or Heartbeat cannot be asked now."""
+        return await self._move({"t": "ask_resources", "rsc_hold": "all", "info": "me"}, "none", timeout)
+
+    async def take(self, timeout: float = 15.0) -> bool:
+        """Have this server hold all resources. False: not within timeout seconds, or Heartbeat cannot be asked now."""
+        return await self._move({"t": "hb_takeover", "rsc_hold": "all"}, "all", timeout)
+
+    async def start(self) -> None:
+        """Raises UnitError."""
+        await units.start(UNIT)
+
+    async def stop(self) -> None:
+        """Stop it for good, until it is started again or the server boots. It tells the peer that it goes. Raises UnitError."""
+        await units.stop(UNIT)
+
+    async def restart(self) -> None:
+        """Start it anew, with its resources where they are; start it where it does not run. Raises UnitError."""
+        if not self.running():
+            await units.start(UNIT)
+        elif await self.rscstatus() is not None:
+            await units.reload(UNIT)
+        else:
+            # It hangs, and would not hear a request to stop either.
+            await self.begin_anew()
+
+    async def begin_anew(self) -> None:
+        """End it as a crash would, whatever it is busy with; systemd starts it before the peer notices. Raises UnitError."""
+        await units.kill(UNIT)
+
+    async def watch(self, told: Callable[[str, str], None]) -> None:
+        """Tell for ever what Heartbeat tells its clients, at once: told(node, what).
+
+        what is what Heartbeat calls the node from now on - active, up, init, dead, or ping for a ping node that answers - or
+        "resources" when what the node holds has changed. Of this server it is also "started" and "stopped", as its Heartbeat is
+        there or not; after "started" the peer's status is told. That the peer is dead is known here a tenth of a second and more
+        before Heartbeat's scripts have got as far as the gate.
+        """
+        patience = _BETWEEN_ATTEMPTS[0]
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(REGISTER)
+                with contextlib.closing(writer):
+                    await self._sign_on(reader, writer)
+                    patience = _BETWEEN_ATTEMPTS[0]
+                    told(self.node, "started")
+                    try:
+                        await self._listen(reader, told)
+                    except (asyncio.IncompleteReadError, OSError, ValueError):
+                        told(self.node, "stopped")
+                        raise
+            except (asyncio.IncompleteReadError, OSError, ValueError) as error:
+                log.debug("Heartbeat cannot be listened to: %s", error)
+            await asyncio.sleep(patience)
+            patience = min(2 * patience, _BETWEEN_ATTEMPTS[1])
+
+    async def _sign_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Become a client, and ask for the peer's status. Raises IncompleteReadError, OSError, ValueError."""
+        client = str(os.getpid())
+        request = {"t": "hbapi-req", "dest": self.node, "pid": client, "from_id": client}
+        writer.write(_packed({**request, "reqtype": "signon", "uid": str(os.getuid()), "gid": str(os.getgid())}))
+        async with asyncio.timeout(_PATIENCE):
+            answer = await _message(reader)
+        if answer.get("result") != "OK":
+            raise ValueError(f"it does not let ha_manager sign on: {answer}")
+        writer.write(_packed({**request, "reqtype": "nodestatus", "node": self.peer_node}))
+
+    async def _listen(self, reader: asyncio.StreamReader, told: Callable[[str, str], None]) -> None:
+        while True:
+            match await _message(reader):
+                case {"t": "hbapi-resp", "reqtype": "nodestatus", "st": status}:
+                    told(self.peer_node, status)
+                case {"t": "status", "src": node, "st": status}:
+                    told(node, status)
+                case {"t": "resource", "src": node}:
+                    told(node, "resources")
+
+    async def _ask(self, *question: str) -> str | None:
+        answer = await processes.run([CL_STATUS, *question], _PATIENCE)
+        try:
+            return said.ask(lambda _argv: answer, CL_STATUS, *question)
+        except said.NoAnswer:
+            return None
+
+    async def _move(self, message: dict[str, str], wanted: str, timeout: float) -> bool:
+        """Ask for a move of the resources once they rest, and wait until it is done."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                # Heartbeat ignores what it is asked while it moves something.
+                while (now := await self.rscstatus()) in ("transition", "foreign"):
+                    await asyncio.sleep(_BETWEEN_QUESTIONS)
+                if now == wanted:
+                    return True
+                if now is None or not _send(message):
+                    return False
+                while await self.rscstatus() != wanted:
+                    await asyncio.sleep(_BETWEEN_QUESTIONS)
+                return True
+        return False
+
+
+def _send(message: dict[str, str]) -> bool:
+    """Put a message where Heartbeat reads its own commands. False: nobody reads there."""
+    try:
+        fifo = os.open(FIFO, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO):
+            return False
+        raise
+    try:
+        # Less than PIPE_BUF, and so in one piece.
+        os.write(fifo, _text(message).encode())
+    except (BlockingIOError, BrokenPipeError):
+        return False
+    finally:
+        os.close(fifo)
+    return True
+
+
+def _text(message: dict[str, str]) -> str:
+    return "\n".join([_BEGIN, *(f"{name}={value}" for name, value in message.items()), _END, ""])
+
+
+def _packed(message: dict[str, str]) -> bytes:
+    body = _text(message).encode() + b"\0"
+    return _HEADER.pack(len(body), _MAGIC) + body
+
+
+async def _message(reader: asyncio.StreamReader) -> dict[str, str]:
+    """The next message; one of another form is empty. Raises IncompleteReadError at the end, OSError, ValueError."""
+    length, magic = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+    if magic != _MAGIC or length > _LONGEST_MESSAGE:
+        raise ValueError(f"a message of {length} bytes marked {magic:#x}")
+    begin, *lines = (await reader.readexactly(length)).decode(errors="replace").rstrip("\0").splitlines() or [""]
+    return dict(line.split("=", 1) for line in lines if "=" in line) if begin == _BEGIN else {}

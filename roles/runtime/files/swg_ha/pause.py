@@ -1,0 +1,69 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""Automatic failover off for a while: kept over restarts, and never for longer than it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from .events import Event, tell
+from .shared import durable
+
+LONGEST = 24 * 60
+
+
+def begin(minutes: int, by: str, reason: str) -> dict[str, str]:
+    """A pause from now on, in the shape of the status document."""
+    until = datetime.now(UTC) + timedelta(minutes=minutes)
+    return {"until": until.isoformat(timespec="seconds").replace("+00:00", "Z"), "by": by, "reason": reason}
+
+
+class Pause:
+    """current: the pause that is in force, or None. changed is called when it begins and when it ends."""
+
+    def __init__(self, path: Path, changed: Callable[[], None]) -> None:
+        self.current: dict[str, str] | None = None
+        self._path = path
+        self._changed = changed
+        self._end: asyncio.TimerHandle | None = None
+
+    def load(self) -> None:
+        """Go on with the pause of an earlier ha_manager, if it has not run out."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            self._begin(json.loads(self._path.read_bytes()))
+
+    def set(self, pause: Mapping[str, str] | None) -> None:
+        """Begin a pause, or end the one that is in force. Raises OSError, ValueError, KeyError."""
+        if pause is None:
+            self._stop("as asked")
+        elif self._begin(dict(pause)):
+            durable.replace(str(self._path), json.dumps(pause).encode())
+            tell(Event.PAUSED, until=pause["until"], by=pause["by"], reason=pause["reason"])
+
+    def _begin(self, pause: dict[str, str]) -> bool:
+        left = (datetime.fromisoformat(pause["until"]) - datetime.now(UTC)).total_seconds()
+        if left <= 0:
+            self._path.unlink(missing_ok=True)
+            return False
+        if self._end:
+            self._end.cancel()
+        self.current = pause
+        self._end = asyncio.get_running_loop().call_later(left, self._stop, "its time is over")
+        self._changed()
+        return True
+
+    def _stop(self, why: str) -> None:
+        if self._end:
+            self._end.cancel()
+            self._end = None
+        self._path.unlink(missing_ok=True)
+        if self.current is not None:
+            self.current = None
+            tell(Event.RESUMED, reason=why)
+            self._changed()

@@ -1,0 +1,37 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""Have the other server take over, and give the record away before it is asked: whatever happens then, not both can be active."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+
+from ..peer import PeerError
+from ..plan import Step, StepFailed
+from ..record import Record
+from .world import World
+
+DEADLINE = 20.0
+
+
+async def run(world: World) -> str:
+    settings, store = world.settings, world.store
+    mine = store.record or Record(0, settings.node)
+    if mine.active != settings.peer_node:
+        await asyncio.to_thread(store.save, mine.given_to(settings.peer_node, None if world.forced else world.lsn))
+    assert store.record is not None
+    body = {"lsn": None if world.forced else world.lsn, "record": asdict(store.record)}
+    try:
+        await world.link.request("take_over", body, DEADLINE)
+    except PeerError as error:
+        # Without an answer nobody knows whether it took over: only its own word gives the record back.
+        if error.code == "REFUSED":
+            await asyncio.to_thread(store.save, store.record.claimed_by(settings.node))
+        raise StepFailed(f"{settings.peer_node} did not take over: {error}") from error
+    return f"{settings.peer_node} serves"
+
+
+STEP = Step("hand_over", run, needs=("stop_database",), essential=True, timeout=DEADLINE + 2)
+ABANDON = Step("hand_over", run, needs=("abandon_database",), essential=True, timeout=DEADLINE + 2)

@@ -1,0 +1,32 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""Stop PostgreSQL: no commit is accepted here any more, and a standby that streams has everything."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..plan import Skip, Step
+from .world import World
+
+DEADLINE = 10.0
+
+
+async def run(world: World) -> str:
+    if (await asyncio.to_thread(world.postgres.observe)).state == "standby":
+        raise Skip("it is a standby, which accepts no commits")
+    world.lsn = await asyncio.to_thread(world.postgres.stop, DEADLINE)
+    return f"it ended at {world.lsn}" if world.lsn else "it did not end cleanly"
+
+
+STEP = Step("stop_database", run, needs=("release_address",), essential=True, timeout=DEADLINE + 20)
+
+
+async def abandon(world: World) -> str:
+    await asyncio.to_thread(world.postgres.kill)
+    return "its processes were killed"
+
+
+# For a disk that takes no writes: nothing can be stopped cleanly, and what waits for the disk ends when it comes back.
+ABANDON = Step("abandon_database", abandon, needs=("release_address",), timeout=5)

@@ -10,6 +10,7 @@ them, outside. Timelines are integers. Sizes are bytes, durations seconds.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -105,6 +106,16 @@ def parse_control_data(text: str) -> ControlData:
         raise PostgresError(f"pg_controldata printed no line {missing}; it said: {text.strip()[:200]!r}") from None
 
 
+def read_control_file(content: bytes) -> tuple[bool, int, int] | None:
+    """Of global/pg_control: whether a primary was shut down, and timeline and position of the last checkpoint.
+
+    A program for what is read at a hand-over would cost more than the shutdown. None for a version other than that of
+    PostgreSQL 13 to 17: ask ``pg_controldata``.
+    """
+    _system, version, _catalog, state, _time, checkpoint, _redo, timeline = struct.unpack_from("=QIIi4xqQQI", content)
+    return (state == 1, timeline, checkpoint) if version == 1300 else None
+
+
 # Timelines ----------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +181,21 @@ def segment_file(timeline: int, position: int, segment_size: int) -> str:
     return f"{timeline:08X}{number // per_log:08X}{number % per_log:08X}"
 
 
+def record_end(position: int, length: int, segment_size: int) -> int:
+    """Where the record of ``length`` bytes that begins at ``position`` ends, as a standby reports it when it was replayed.
+
+    Each page of 8 KiB, the first of a segment more than the others, begins with a header that is no part of a record.
+    """
+    page = 8192
+    left = (length + 7) // 8 * 8
+    while True:
+        room = page - position % page
+        if left <= room:
+            return position + left
+        position, left = position + room, left - room
+        position += 40 if position % segment_size == 0 else 24
+
+
 def segment_files(history: History, position: int, segment_size: int) -> list[str]:
     """Files that may hold the byte at ``position`` for an owner of ``history``, in the order of trying.
 
@@ -218,11 +244,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Decision:
-    """``method`` is follow (start it as it is, or leave it running), rewind or basebackup."""
+    """``method`` is follow (start it as it is, or leave it running), rewind or basebackup.
+
+    ``only_behind``: the local data is a standby's, and nothing says that it has anything that the primary lacks.
+    """
 
     method: str
     reason: str
     fork: Fork | None = None
+    only_behind: bool = False
 
 
 def decide(local: Local | None, source: Source, same_wal: bool | None, why_not: str = "") -> Decision:
@@ -252,7 +282,8 @@ def decide(local: Local | None, source: Source, same_wal: bool | None, why_not: 
         return Decision("basebackup", "the two timeline histories have nothing in common")
     where = f"{lsn_text(point.position)} on timeline {point.timeline}"
     if same_wal is None:
-        return Decision("basebackup", f"a common history up to {where} could not be proved: {why_not}", point)
+        only_behind = mine.was_standby and local.end is not None and local.end <= point.position
+        return Decision("basebackup", f"a common history up to {where} could not be proved: {why_not}", point, only_behind)
     if not same_wal:
         return Decision(
             "basebackup",

@@ -122,7 +122,7 @@ def run_command(
 # Where a standby stands, for a poll: one short query.
 POSITION_SQL = """
 SELECT json_build_object(
-  'started', pg_postmaster_start_time() AT TIME ZONE 'UTC',
+  'started', json_build_array(pg_postmaster_start_time() AT TIME ZONE 'UTC', pg_conf_load_time() AT TIME ZONE 'UTC'),
   'in_recovery', pg_is_in_recovery(),
   'primary_conninfo', current_setting('primary_conninfo'),
   'primary_slot_name', current_setting('primary_slot_name'),
@@ -197,6 +197,7 @@ class Cluster:
         *,
         config_directory: Path | None = None,
         bin_directory: Path | None = None,
+        data_directory: Path | None = None,
         owner: str = "postgres",
     ) -> None:
         self.version = version
@@ -205,6 +206,8 @@ class Cluster:
         self.config_directory = config_directory or Path("/etc/postgresql", version, name)
         self.bin_directory = bin_directory or Path("/usr/lib/postgresql", version, "bin")
         self.owner = owner
+        if data_directory is not None:
+            self.data_directory = data_directory
 
     # Programs
 

@@ -32,7 +32,7 @@ CONNECTION_DEFAULTS: dict[str, str] = {
 PRIMARY_SQL = """
 SELECT json_build_object(
   'version', current_setting('server_version_num')::int / 10000,
-  'started', pg_postmaster_start_time() AT TIME ZONE 'UTC',
+  'started', json_build_array(pg_postmaster_start_time() AT TIME ZONE 'UTC', pg_conf_load_time() AT TIME ZONE 'UTC'),
   'in_recovery', pg_is_in_recovery(),
   'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
   'control_timeline', (SELECT timeline_id FROM pg_control_checkpoint()),
@@ -79,10 +79,11 @@ class Slot:
 class Answer:
     """What the primary says of itself. ``control_timeline`` lags behind until the checkpoint after a promotion.
 
-    ``started`` is when the server started, to the microsecond: which server it is.
+    ``started`` is when the server started and when it read its settings, to the microsecond: which server it is. Two machines that
+    boot together do start theirs in the same microsecond now and then.
     """
 
-    started: str
+    started: list[str]
     source: Source
     control_timeline: int
     size: int
@@ -114,11 +115,9 @@ class Primary:
         return conninfo({**self.parameters, "dbname": "postgres"})
 
     def sql(self, statement: str, **variables: str) -> Any:
+        """The JSON answer of one statement, in which ``:'name'`` is the quoted variable ``name``."""
         out = self._psql(self.sql_conninfo, statement, variables)
         return json.loads(out) if out.strip() else None
-
-    def replication_command(self, command: str) -> str:
-        return self._psql(conninfo({**self.parameters, "replication": "true"}), command, {})
 
     def _psql(self, target: str, statement: str, variables: Mapping[str, str]) -> str:
         rc, out, err = self._cluster.run(self._cluster.as_owner("psql", *psql_arguments(target, variables)), statement)
@@ -156,8 +155,12 @@ class Primary:
     def _history(self, timeline: int) -> History:
         if timeline == 1:
             return parse_history("", 1)
-        _name, _bar, content = self.replication_command(f"TIMELINE_HISTORY {timeline};").partition("|")
-        return parse_history(content, timeline)
+        found = self._read(f"SELECT to_json(encode(pg_read_binary_file('pg_wal/{timeline:08X}.history', 0, 1048576, true), 'escape'));")
+        if found is None:
+            raise PostgresError(
+                f"the primary has no history of its timeline {timeline} in pg_wal: run CHECKPOINT there, or look at its log"
+            )
+        return parse_history(found, timeline)
 
     def wal_digest(self, names: Sequence[str], length: int) -> str | None:
         """SHA-256 of the first ``length`` bytes of the first of the segments that is there in full; None if none is."""
@@ -167,14 +170,17 @@ class Primary:
             SELECT to_json(encode(sha256(content), 'hex')) FROM (VALUES {rows}) AS segment(number, name),
             LATERAL pg_read_binary_file(name, 0, {length}, true) AS content
             WHERE octet_length(content) = {length} ORDER BY number LIMIT 1;"""
+        return self._read(statement)
+
+    def _read(self, statement: str) -> str | None:
         try:
-            digest: str | None = self.sql(statement)
+            found: str | None = self.sql(statement)
         except PrimaryUnreachable:
             raise
         except PostgresError as error:
             role = self.parameters.get("user")
             raise PostgresError(f"{error}\n{role} needs there: {READ_WAL} TO {role}") from None
-        return digest
+        return found
 
     def has_wal(self, names: Sequence[str]) -> bool:
         return self.wal_digest(names, 8) is not None
@@ -191,10 +197,10 @@ class Primary:
         self.sql("CHECKPOINT;")
 
     def create_slot(self) -> None:
-        self.replication_command(f'CREATE_REPLICATION_SLOT "{self.slot}" PHYSICAL RESERVE_WAL;')
+        self.sql("SELECT to_json(lsn) FROM pg_create_physical_replication_slot(:'slot', true);", slot=self.slot)
 
     def drop_slot(self) -> None:
-        self.replication_command(f'DROP_REPLICATION_SLOT "{self.slot}";')
+        self.sql("SELECT to_json(count(pg_drop_replication_slot(:'slot')));", slot=self.slot)
 
     def terminate(self, pid: int) -> None:
         """End a walsender of the same role, such as that of a standby which lost its power."""

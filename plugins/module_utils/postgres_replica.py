@@ -7,16 +7,16 @@ Directories, all siblings of the data directory ``main``:
 
 * ``main.new/`` holds a base copy in the making (``data``) and what is known of it
   (``pg_replica.json``). It takes the place of ``main`` in one step, complete and on disk.
-* ``main.rewind`` is the data directory while pg_rewind works on it: under that name no
-  service starts it, and one found there later was interrupted and is never started.
+* ``main.recover`` is the data directory while it is recovered from a crash, so that it can be
+  rewound: under that name no service starts it. One found there later is whole.
+* ``main.rewind`` is the data directory while pg_rewind works on it: one found there later was
+  interrupted and is never started.
 * ``main.<UTC time>`` is old data that was moved aside. Nothing here deletes it.
 * ``main.diverged.<UTC time>/`` is the WAL that a rewind takes away, with a report.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import itertools
 import json
@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .durable import exchange, sync_file_system
 from .postgres import (
     Decision,
     Fork,
@@ -163,6 +164,10 @@ class CopyNeeded(PostgresError):
     """What was started cannot become a standby of the primary: only a new base copy helps."""
 
 
+class Cancelled(PostgresError):
+    """The caller has called it off."""
+
+
 # What happens to the WAL that a rewind takes away: gets the data directory, the fork and the local cluster, returns where it is.
 Quarantine = Callable[["Replica", Local, Fork], Path]
 
@@ -170,6 +175,7 @@ Quarantine = Callable[["Replica", Local, Fork], Path]
 class Replica:
     """The work on one cluster.
 
+    :arg cancelled: asked now and then; when it says so the work is given up, at the next place where that harms nothing.
     :arg lock_file: held (flock) by the one run that may change the cluster, and by the programs that it started.
     """
 
@@ -182,6 +188,7 @@ class Replica:
         progress: Progress,
         lock_file: Path,
         quarantine: Quarantine | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self.cluster = cluster
         self.primary = primary
@@ -190,6 +197,7 @@ class Replica:
         self.progress = progress
         self.lock_file = lock_file
         self.quarantine = quarantine or keep_diverged_wal
+        self._cancelled = cancelled
         self._deadline = time.monotonic() + wanted.timeout
         self._lock: int | None = None
         self._stopped_by_us = False
@@ -203,12 +211,14 @@ class Replica:
         return {"primary_conninfo": self.primary.conninfo, "primary_slot_name": self.primary.slot}
 
     def configured(self, here: Mapping[str, Any]) -> bool:
-        """Whether the running server is set up as wanted, now and for its next start."""
+        """Whether the running server is set up as wanted, now and for its next start; which of the primary's addresses comes first is its own affair."""
         try:
-            same = parse_conninfo(here["primary_conninfo"]) == parse_conninfo(self.primary.conninfo)
+            present, wanted = (parse_conninfo(text) for text in (here["primary_conninfo"], self.primary.conninfo))
         except PostgresError:
-            same = False
-        return same and here["primary_slot_name"] == self.primary.slot and self.cluster.standby_signal.is_file()
+            return False
+        for parameters in (present, wanted):
+            parameters["host"] = ",".join(sorted(parameters.get("host", "").split(",")))
+        return present == wanted and here["primary_slot_name"] == self.primary.slot and self.cluster.standby_signal.is_file()
 
     def plan(self) -> Plan:
         """What would be done, and why. Changes nothing."""
@@ -363,8 +373,17 @@ class Replica:
             if self.wanted.method == "rewind":
                 raise
             self._say(replace(plan, method="basebackup", reason=str(needed)))
+        self._keep_diverged(plan)
         self._base_backup()
         self._wait()
+
+    def _keep_diverged(self, plan: Plan) -> None:
+        """Where it is known what only this server has; the data that is moved aside has it as well, among all the rest."""
+        local, point = plan.local, plan.decision.fork if plan.decision else None
+        if local is None or local.end is None or point is None or local.end <= point.position or self._outcome.quarantine:
+            return
+        self.progress.phase("quarantine", f"the local WAL after {lsn_text(point.position)}")
+        self._outcome.quarantine = str(self.quarantine(self, local, point))
 
     def _adopt(self, plan: Plan, answer: Answer) -> None:
         """Let the local data, as it is, stream from the primary."""
@@ -430,7 +449,7 @@ class Replica:
     def _unfinished(self) -> list[Path]:
         """What a dead run left behind."""
         data = self.cluster.data_directory
-        patterns = ("new", "rewind", "diverged.*.tmp")
+        patterns = ("new", "recover", "rewind", "diverged.*.tmp")
         return [path for pattern in patterns for path in data.parent.glob(f"{data.name}.{pattern}") if path.is_dir()]
 
     def _tidy(self) -> None:
@@ -441,6 +460,8 @@ class Replica:
             if path.suffix == ".tmp":
                 shutil.rmtree(path)
         data, rewind, new = self.cluster.data_directory, self.cluster.sibling("rewind"), self.cluster.sibling("new")
+        if self.cluster.sibling("recover").is_dir():
+            self._put_back(self.cluster.sibling("recover"))
         if rewind.is_dir():
             self._no_data = "a rewind was interrupted"
             self._move_aside(rewind)
@@ -460,6 +481,13 @@ class Replica:
         shutil.rmtree(new)
         sync_directory(new.parent)
 
+    def _put_back(self, work: Path) -> None:
+        """Whatever it was, it is not to start as a primary now."""
+        data = self.cluster.data_directory
+        write_file(work / "standby.signal", "", self.cluster.owner_ids)
+        os.rename(work, data)
+        sync_directory(data.parent)
+
     def _move_aside(self, path: Path) -> None:
         target = fresh_name(self.cluster)
         os.rename(path, target)
@@ -473,6 +501,8 @@ class Replica:
 
     def _left(self, at_most: float = 1e9, trouble: str = "") -> float:
         """Seconds until the deadline, at most ``at_most``."""
+        if self._cancelled():
+            raise Cancelled("called off before it was done")
         left = min(self._deadline - time.monotonic(), at_most)
         if left <= 0:
             raise PostgresError(f"not streaming within timeout={self.wanted.timeout:.0f} s\n{trouble}{self.diagnosis()}")
@@ -536,7 +566,7 @@ class Replica:
         if slot is None:
             self.primary.create_slot()
             self._outcome.changed = True
-            self._outcome.commands.append(f"CREATE_REPLICATION_SLOT {self.primary.slot} PHYSICAL RESERVE_WAL")
+            self._outcome.commands.append(f"SELECT pg_create_physical_replication_slot('{self.primary.slot}', true)")
 
     def _streams_from_slot(self) -> bool:
         here = self.cluster.position()
@@ -604,14 +634,16 @@ class Replica:
         if self.wanted.max_rate:
             argv.append(f"--max-rate={self.wanted.max_rate}")
         self.progress.phase("copy", f"from {self.primary.parameters.get('host')} to {target}")
-        rc, _out, err = self._run(argv, disk)
+        rc, _out, err = self._run(argv, disk, stoppable=True)
         if rc != 0:
             raise PostgresError(f"pg_basebackup failed ({rc}): {tail(err, 6)}\nlook further: tail the primary's log; run this again")
 
-    def _run(self, argv: list[str], disk: WriteBack) -> tuple[int, str, str]:
+    def _run(self, argv: list[str], disk: WriteBack, *, stoppable: bool = False) -> tuple[int, str, str]:
         """A long-running program: its progress is told, and the lock is its own as well, should we die before it."""
 
         def on_line(line: str) -> None:
+            if stoppable and self._cancelled():
+                raise Cancelled("called off while it was copying")
             progress = parse_progress(line)
             if progress:
                 self.progress.bytes(*progress)
@@ -649,23 +681,26 @@ class Replica:
         local, point = plan.local, plan.decision.fork if plan.decision else None
         if local is None or point is None:
             raise AssertionError("only a local cluster with a fork can be rewound")
-        cluster, data, work = self.cluster, self.cluster.data_directory, self.cluster.sibling("rewind")
+        cluster, data = self.cluster, self.cluster.data_directory
+        recover, work = cluster.sibling("recover"), cluster.sibling("rewind")
         self._reserve(answer)
         self.progress.phase("quarantine", f"the local WAL after {lsn_text(point.position)}")
         self._outcome.quarantine = str(self.quarantine(self, local, point))
         self._outcome.changed = True
         self._await_checkpoint(answer)
-        os.rename(data, work)
-        sync_directory(work.parent)
-        was_standby = (work / "standby.signal").exists()
+        os.rename(data, recover)
+        sync_directory(data.parent)
+        was_standby = (recover / "standby.signal").exists()
         try:
-            self._recover(work, local)
+            self._recover(recover, local)
         except BaseException:
             if was_standby:
-                write_file(work / "standby.signal", "", cluster.owner_ids)
-            os.rename(work, data)
-            sync_directory(work.parent)
+                write_file(recover / "standby.signal", "", cluster.owner_ids)
+            os.rename(recover, data)
+            sync_directory(data.parent)
             raise
+        os.rename(recover, work)
+        sync_directory(work.parent)
         self._stopped_by_us = False
         self.progress.phase("rewind")
         argv = cluster.as_owner(
@@ -774,22 +809,23 @@ class Replica:
 def keep_diverged_wal(replica: Replica, local: Local, point: Fork) -> Path:
     """Copy the WAL from the fork to the end, the histories and the control file, with a report of what is in it.
 
-    ``report.json``: ``system_identifier``, ``timelines``, ``from``, ``to`` (LSN), ``bytes``, ``transactions``
-    (how many were committed), ``files`` (of pg_wal), ``source`` (address of the primary).
+    ``report.json``: ``system_identifier``, ``timelines``, ``from``, ``to`` (LSN), ``bytes``, ``spans`` (each begin, end,
+    timeline), ``transactions`` (how many were committed), ``files`` (of pg_wal), ``source`` (address of the primary).
     """
     cluster = replica.cluster
     size = local.control.segment_size
     end = local.end or point.position
     kept = [span for span in local.history if span.timeline >= point.timeline]
+    spans = [(max(span.begin, point.position), min(span.end or end, end), span.timeline) for span in kept]
     target = fresh_name(cluster, "diverged.")
     work = target.with_name(f"{target.name}.tmp")
     with WriteBack(target.parent):
         work.mkdir(mode=0o700)
         histories = [f"{span.timeline:08X}.history" for span in local.history]
         segments = [
-            segment_file(span.timeline, position, size)
-            for span in kept
-            for position in range(max(span.begin, point.position) // size * size, min(span.end or end, end) + 1, size)
+            segment_file(timeline, position, size)
+            for begin, stop, timeline in spans
+            for position in range(begin // size * size, stop + 1, size)
         ]
         kept_files = [name for name in histories + segments if cluster.wal_file(name).is_file()]
         for name in kept_files:
@@ -801,9 +837,8 @@ def keep_diverged_wal(replica: Replica, local: Local, point: Fork) -> Path:
             "from": lsn_text(point.position),
             "to": lsn_text(end),
             "bytes": end - point.position,
-            "transactions": sum(
-                cluster.commits(span.timeline, max(span.begin, point.position), min(span.end or end, end)) for span in kept
-            ),
+            "spans": [(lsn_text(begin), lsn_text(stop), timeline) for begin, stop, timeline in spans],
+            "transactions": sum(cluster.commits(timeline, begin, stop) for begin, stop, timeline in spans),
             "files": kept_files,
             "source": replica.primary.parameters.get("host"),
         }
@@ -878,26 +913,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step; False where the kernel or the file system cannot."""
-    at_cwd, rename_exchange = -100, 2
-    if _libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
-        return False
-    raise OSError(code, os.strerror(code), str(one), None, str(other))
-
-
-def sync_file_system(descriptor: int) -> None:
-    if _libc.syncfs(descriptor) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"syncfs: {os.strerror(code)}")
 
 
 class WriteBack:

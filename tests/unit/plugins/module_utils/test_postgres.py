@@ -24,6 +24,7 @@ from ansible_collections.swg.ha.plugins.module_utils.postgres import (
     parse_history,
     parse_progress,
     parse_waldump_end,
+    record_end,
     render_auto_conf,
     segment_file,
     segment_files,
@@ -210,6 +211,23 @@ def test_where_histories_part(local, local_end: str, source, source_end: str, ex
 )
 def test_segment_names(timeline: int, position: str, size: int, name: str) -> None:
     assert segment_file(timeline, lsn(position), size) == name
+
+
+@pytest.mark.parametrize(
+    ("begin", "length", "end"),
+    [
+        ("0/3000028", 114, "0/30000A0"),
+        # To the last byte of the page, and one word more.
+        ("0/3001F88", 120, "0/3002000"),
+        ("0/3001F88", 121, "0/3002020"),
+        # Into the first page of the next segment, whose header is longer.
+        ("0/3FFFFC0", 114, "0/4000060"),
+        # Over two pages.
+        ("0/3001FF8", 8192, "0/3004028"),
+    ],
+)
+def test_the_end_of_a_record_leaves_out_the_headers_of_pages(begin: str, length: int, end: str) -> None:
+    assert lsn_text(record_end(lsn(begin), length, 16 << 20)) == end
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def expect_local_again(machine: Machine, end: str = "0/4100000", state: str = "s
 
 def expect_primary(machine: Machine, fork: str = "0/6000000", **says: object) -> None:
     machine.transcript.expect("psql", "pg_is_in_recovery()", json.dumps(PRIMARY | says))
-    machine.transcript.expect("psql", "TIMELINE_HISTORY 2;", f"00000002.history|1\t{fork}\tno recovery target specified\n")
+    machine.transcript.expect("psql", "pg_wal/00000002.history", json.dumps(f"1\t{fork}\tno recovery target specified\n"))
 
 
 def expect_comparison(machine: Machine, length: int = 0x100000, byte: bytes = b"b") -> None:
@@ -265,7 +265,7 @@ def test_a_stopped_standby_is_configured_and_started(machine: Machine, run_modul
     expect_local(machine, state="shut down in recovery")
     expect_primary(machine)
     expect_comparison(machine)
-    machine.transcript.expect("psql", 'replication=true CREATE_REPLICATION_SLOT "ps2" PHYSICAL RESERVE_WAL;')
+    machine.transcript.expect("psql", "-v slot=ps2 -d host=192.0.2.11", '"0/4000000"')
     machine.transcript.expect("systemctl", "start --no-block postgresql@15-main.service", then=machine.start)
     machine.transcript.expect("psql", "host=/run/postgresql", json.dumps(HERE | {"write": "0/8000000"}))
     machine.transcript.expect("psql", "pg_stat_replication", '{"seen": false, "lsn": "0/9000000"}')
@@ -273,7 +273,7 @@ def test_a_stopped_standby_is_configured_and_started(machine: Machine, run_modul
     machine.transcript.expect("psql", "pg_stat_replication", '{"seen": true, "lsn": "0/9000100"}')
     code, result = run_module(**ARGUMENTS)
     assert (code, result["changed"], result["method"], result["lag_bytes"]) == (0, True, "start", 0x200)
-    assert result["commands"] == ["CREATE_REPLICATION_SLOT ps2 PHYSICAL RESERVE_WAL", "start 15/main"]
+    assert result["commands"] == ["SELECT pg_create_physical_replication_slot('ps2', true)", "start 15/main"]
     assert (machine.data / "postgresql.auto.conf").read_text() == (
         f"work_mem = '8MB'\nprimary_conninfo = '{CONNINFO}'\nprimary_slot_name = 'ps2'\n"
     )

@@ -100,6 +100,20 @@ def request_frame(sender_mac: bytes, sender: IPv4Address, target: IPv4Address) -
     return (_ETHERNET.pack(_BROADCAST, sender_mac, ETH_P_ARP) + body).ljust(_SHORTEST, b"\0")
 
 
+def announcement_frames(mac: bytes, address: IPv4Address) -> list[bytes]:
+    """Broadcast Ethernet frames that tell every neighbour: `address` is at `mac`.
+
+    The two forms of a gratuitous ARP, request and reply: some neighbours heed only the one, some only the other.
+    """
+    return [
+        (_ETHERNET.pack(_BROADCAST, mac, ETH_P_ARP) + body).ljust(_SHORTEST, b"\0")
+        for body in (
+            _ARP.pack(*_ARP_HEADER, _REQUEST, mac, address.packed, bytes(6), address.packed),
+            _ARP.pack(*_ARP_HEADER, _REPLY, mac, address.packed, mac, address.packed),
+        )
+    ]
+
+
 def parse_claim(frame: bytes) -> Claim | None:
     """What an untagged Ethernet frame claims, or None if it is no claim, cut short or not sensible.
 
@@ -116,6 +130,12 @@ def parse_claim(frame: bytes) -> Claim | None:
     if not any(mac) or mac[0] & 1 or not any(sender):
         return None
     return Claim(IPv4Address(sender), mac)
+
+
+def is_announcement(frame: bytes) -> bool:
+    """Whether a claim was made unasked, by somebody who takes the address: its sender and its target are the same."""
+    *_header, _mac, sender, _target_mac, target = _ARP.unpack_from(frame, _ETHERNET.size)
+    return bool(sender == target)
 
 
 def send_times(timeout: float, count: int) -> list[float]:
@@ -195,6 +215,9 @@ class Link:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def fileno(self) -> int:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.swg.ha.plugins.filter import disable_plan, preflight, status
+from ansible_collections.swg.ha.plugins.filter import disable_plan, failover, preflight, status
 
-FILTERS = {name: function for module in (disable_plan, preflight, status) for name, function in module.FilterModule().filters().items()}
+FILTERS = {
+    name: function for module in (disable_plan, failover, preflight, status) for name, function in module.FilterModule().filters().items()
+}
 DOCUMENTATION = Path(disable_plan.__file__).parent
 
 

@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.swg.ha.plugins.module_utils import preflight
 from ansible_collections.swg.ha.plugins.module_utils.clock import pair_offset
 from ansible_collections.swg.ha.plugins.module_utils.heartbeat import timing_problems
+from ansible_collections.swg.ha.plugins.module_utils.manager_xml import HA, choice_problems
 from ansible_collections.swg.ha.plugins.module_utils.module_xml import SKELETON, edit, parse
 from ansible_collections.swg.ha.plugins.module_utils.xml_document import InvalidXml
 
@@ -51,12 +52,16 @@ class ActionModule(ActionBase):
         specifications = role_specifications()
         for host in observed:
             problems += preflight.variable_problems(host, everyone[host], specifications)
+            problems += preflight.port_clashes(host, everyone[host], specifications)
             problems += self._timing(host, everyone[host])
+            problems += self._roles(host, everyone[host])
+        problems += preflight.application_problems({host: everyone[host] for host in observed})
         problems += preflight.reachability_problems(observed)
         primary = None
         if len(observed) == 2 and all(seen.get("reachable") for seen in observed.values()):
             problems += preflight.version_problems(observed, arguments["same_packages"])
             problems += preflight.address_problems(observed, str(variables.get("ha_virtual_ip", "")))
+            problems += preflight.name_problems(observed)
             problems += self._clock(observed, arguments["clock_offset_max"])
             problems += self._configuration(observed, everyone)
             active, passive = variables["topology_hosts"]
@@ -89,6 +94,19 @@ class ActionModule(ActionBase):
                     parse(seen["module_xml"].encode(errors="surrogateescape"))
                 except InvalidXml as error:
                     yield from (f"{host}: {seen['module_xml_path']}: {text}" for text in error.problems)
+
+    @staticmethod
+    def _roles(host: str, variables: dict[str, Any]) -> Iterator[str]:
+        """The roles of the Manager, as far as the inventory has any."""
+        roles = variables.get("manager_roles") or {}
+        lists = {name: variables.get(f"manager_roles_{name}") or [] for name in ("active", "passive")}
+        # Another form is told by the argument specifications.
+        if not isinstance(roles, dict) or not all(isinstance(names, list) for names in lists.values()):
+            return
+        for problem in choice_problems(roles, **{f"roles_{name}": [str(role) for role in names] for name, names in lists.items()}):
+            yield f"{host}: manager_{problem}"
+        if roles and HA not in roles:
+            yield f"{host}: manager_roles has no role {HA}: it must have one, with the units that decide over the pair"
 
     @staticmethod
     def _timing(host: str, variables: dict[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -22,6 +22,9 @@ from ansible_collections.swg.ha.plugins.module_utils.settings import SETTINGS
 from ansible_collections.swg.ha.plugins.module_utils.topology import is_ipv4
 
 Observations = Mapping[str, Mapping[str, Any]]
+
+# What listens on the addresses of the links.
+TCP_PORTS = ("ha_config_device_uname_port", "ha_config_manager_port", "logrelay_port", "postgres_streaming_port")
 
 
 def variable_problems(host: str, variables: Mapping[str, Any], specifications: Mapping[str, Any]) -> list[str]:
@@ -60,6 +63,46 @@ def _port_problems(name: str, value: Any) -> Iterable[str]:
         # "port: yes" is a true one in YAML, and port 1 to Python.
         if not valid or isinstance(value, bool):
             yield f"{name} is {value!r}: a port is a number from 1 to 65535"
+
+
+def application_problems(everyone: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    """What the inventory says of the application, by host: it would start with none of this, or a takeover would not move it."""
+    devices = {
+        host: str(variables["policy_server_device_id"]) for host, variables in everyone.items() if variables.get("policy_server_device_id")
+    }
+    for host, device in devices.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", device) or device == "global":
+            yield (
+                f"{host}: policy_server_device_id is {device!r}: up to 63 letters, digits, '.', '_' and '-', a letter or a digit first, "
+                "and not 'global'"
+            )
+    if len(set(devices.values())) < len(devices):
+        yield f"the servers have the same policy_server_device_id ({_each(devices)}): each is a device of its own"
+    for host, variables in everyone.items():
+        networks = variables.get("policy_server_clients")
+        # Another form is told by the argument specifications.
+        for network in networks if isinstance(networks, list) else ():
+            try:
+                IPv4Network(network)
+            except ValueError as error:
+                yield f"{host}: policy_server_clients has {network!r} ({error}): an IPv4 network is needed, like 192.0.2.0/24"
+        health = variables.get("policy_server_health")
+        if isinstance(health, list) and len(health) == 1 and re.match(r"(?!http://)\w+://", str(health[0])):
+            yield (
+                f"{host}: policy_server_health is {health[0]!r}: only http:// is asked without help; for others name a program, like "
+                "[curl, --fail, --silent, URL]"
+            )
+
+
+def port_clashes(host: str, variables: Mapping[str, Any], specifications: Mapping[str, Any]) -> list[str]:
+    """Ports that two programs of the pair would listen on."""
+    users: dict[str, list[str]] = {}
+    for name in TCP_PORTS:
+        port = variables.get(name)
+        users.setdefault(str(specifications.get(name, {}).get("default") if port is None else port), []).append(name)
+    return [
+        f"{host}: {' and '.join(names)} are both {port}: each needs a port of its own" for port, names in users.items() if len(names) > 1
+    ]
 
 
 def reachability_problems(observed: Observations) -> list[str]:
@@ -130,6 +173,23 @@ def clock_problems(offset: Offset, limit_s: float) -> list[str]:
         f"the servers' clocks differ by {abs(offset.offset_s):.3f} s (give or take {offset.uncertainty_s:.3f} s), the limit "
         f"(preflight_clock_offset_max) is {limit_s} s: set both by the same NTP server first"
     ]
+
+
+def name_problems(observed: Observations) -> list[str]:
+    """Servers of a pair that tell each other another name than their facts have.
+
+    Of each server, ``node`` is its name by its facts, and ``peer_told`` the name that the other one's handler told it; empty: none.
+    """
+    problems = []
+    for host, seen in observed.items():
+        for other, other_seen in observed.items():
+            told, node = seen.get("peer_told"), other_seen.get("node")
+            if other != host and told and told != node:
+                problems.append(
+                    f"{other}: its handler device_uname tells {host} the name {told}, but its facts say {node}: restart the service "
+                    f"device_uname there if {node} is right, or give the server its name {told} back"
+                )
+    return problems
 
 
 def link_probes(links: Sequence[Mapping[str, Any]], virtual_ip: Any = None) -> list[dict[str, str]]:

@@ -43,6 +43,8 @@ def server(host, peer):
         "system": "Debian 12",
         "service_manager": "systemd",
         "links": mine,
+        "node": f"ps{host}",
+        "peer_told": f"ps{peer}",
         "packages": {"heartbeat": "1:3.0.6-13+b2"},
         "postgres": {"exists": True, "in_recovery": False, "has_user_data": False, "system_identifier": str(host)},
         "probes": [
@@ -86,6 +88,10 @@ def run(change=None, only=("ps1", "ps2"), topology_problems=(), own=None, **vari
         {"heartbeat_timing": None},
         {"ha_config_files_to_replicate": [{"name": "/etc/shadow", "inotify": True, "permissions": "root:shadow"}]},
         {"ha_config_files_to_replicate": []},
+        {"policy_server_clients": ["192.0.2.0/24", "198.51.100.7"], "policy_server_health": ["http://127.0.0.1:81/"]},
+        {"policy_server_clients": [], "policy_server_health": ["/usr/bin/curl", "--fail", "https://127.0.0.1/"]},
+        {"own": {"ps1": {"policy_server_device_id": 166}, "ps2": {"policy_server_device_id": "28"}}},
+        {"manager_roles": {"HA": ["ha_manager.service"], "Web": ["web.service"]}, "manager_roles_active": ["HA", "Web"]},
     ],
 )
 def test_nothing_speaks_against_a_bare_pair(variables):
@@ -113,6 +119,23 @@ BAD = {
         {"ha_timing_profile": "quick", "heartbeat_timing": {"keepalive": "2", "deadtime": "3"}},
         ["ps1: heartbeat_timing (profile quick): deadtime is 3: must be more than twice keepalive (keepalive is 2)"],
     ),
+    "a device id that leads elsewhere": (
+        {"own": {"ps1": {"policy_server_device_id": "../etc"}}},
+        ["ps1: policy_server_device_id is '../etc': up to 63 letters"],
+    ),
+    "the id of what holds for all": ({"own": {"ps2": {"policy_server_device_id": "global"}}}, ["ps2: policy_server_device_id is 'global'"]),
+    "one device": (
+        {"policy_server_device_id": "174"},
+        ["the servers have the same policy_server_device_id (ps1: 174, ps2: 174)"],
+    ),
+    "no network": (
+        {"own": {"ps1": {"policy_server_clients": ["192.0.2.1/24"]}}},
+        ["ps1: policy_server_clients has '192.0.2.1/24' (192.0.2.1/24 has host bits set): an IPv4 network is needed"],
+    ),
+    "a page that cannot be asked": (
+        {"own": {"ps1": {"policy_server_health": ["https://127.0.0.1/"]}}},
+        ["ps1: policy_server_health is 'https://127.0.0.1/': only http:// is asked without help"],
+    ),
     "an unknown time": ({"heartbeat_timing": {"deadtme": "3"}}, ["ps1: ", "heartbeat_timing.deadtme", "deadtime"]),
     "a time that is none": (
         {"heartbeat_timing": {"deadtime": "3s"}},
@@ -128,6 +151,27 @@ BAD = {
     ),
     "a port of a role": ({"heartbeat_port": 70000}, ["ps1: heartbeat_port is 70000: a port is a number from 1 to 65535"]),
     "another port of a role": ({"ha_config_manager_port": 0}, ["ps1: ha_config_manager_port is 0: a port is a number from 1 to 65535"]),
+    "a unit that is none": (
+        {"manager_roles": {"HA": ["ha_manager.service", "heartbeat"]}},
+        ["ps1: manager_roles.HA: the unit name 'heartbeat': must be that of a systemd unit, such as 'name.service'"],
+    ),
+    "units that are no list": (
+        {"manager_roles": {"HA": "x.service"}},
+        ["ps2: manager_roles.HA is 'x.service': must be a list of unit names"],
+    ),
+    "roles without the one that decides": (
+        {"manager_roles": {"Web": ["web.service"]}},
+        ["ps1: manager_roles has no role HA: it must have one"],
+    ),
+    "a role that has no name": ({"manager_roles_passive": ["HA", "-"]}, ["ps1: manager_roles_passive: the role name '-': must be letters"]),
+    "two programs on one port": (
+        {"logrelay_port": "5222"},
+        ["ps1: ha_config_device_uname_port and logrelay_port are both 5222: each needs a port of its own"],
+    ),
+    "another name than the inventory's": (
+        {"change": {"ps1": {"peer_told": "old2"}}},
+        ["ps2: its handler device_uname tells ps1 the name old2, but its facts say ps2", "restart the service device_uname there"],
+    ),
     "a relative path": (
         {"ha_config_files_to_replicate": [{"name": "etc/shadow", "inotify": True, "permissions": "root:shadow"}]},
         ["ps1: ha_config_files_to_replicate", "'etc/shadow'", "an absolute path"],
@@ -205,6 +249,15 @@ def test_an_unreachable_server_does_not_hide_wrong_variables():
     result = run({"ps1": gone, "ps2": gone}, ha_timing_profile="quick")
     assert [problem.split(" ")[0] for problem in result["problems"]] == ["ps1:", "ps2:", "ps1", "ps2"]
     assert result["primary"] is None
+
+
+def test_a_pair_whose_handlers_do_not_answer_is_no_problem():
+    assert run({"ps1": {"peer_told": ""}, "ps2": {"peer_told": ""}})["problems"] == []
+
+
+def test_every_port_that_may_clash_is_an_option_with_a_default():
+    options = preflight_info.role_specifications()
+    assert [name for name in preflight_info.preflight.TCP_PORTS if not isinstance(options[name].get("default"), int)] == []
 
 
 def test_a_problem_is_told_once():

@@ -12,12 +12,13 @@ def disable_plan(report: Mapping[str, Any], leave_behind: str = "") -> dict[str,
     """Decide which servers are taken out of the pair, the passive first.
 
     ``leave_behind`` is the inventory name of a server that is not to be touched, though it is not connected. Returns
-    ``order`` (inventory names) and ``problems``.
+    ``order`` (inventory names), ``serves`` (the one whose service goes on; "" once they are apart already) and ``problems``.
     """
     servers = report["servers"]
     if leave_behind and leave_behind not in servers:
         return {
             "order": [],
+            "serves": "",
             "problems": [
                 f"disable_ha_leave_behind is {leave_behind!r}: it must be the inventory name of a server of the pair: "
                 f"{' or '.join(servers)}"
@@ -38,7 +39,9 @@ def disable_plan(report: Mapping[str, Any], leave_behind: str = "") -> dict[str,
             f"{active} cannot be reached, and it is the active server as far as the other knows: bring it back, or give its "
             f"data up with disable_ha_leave_behind={active}, and {passive} goes on with its own copy"
         )
-    return {"order": order, "problems": problems}
+    apart = all(_ordinary(server) for server in servers.values())
+    serves = "" if apart else passive if leave_behind == active else active
+    return {"order": order, "serves": serves, "problems": problems}
 
 
 def _active(report: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.swg.ha.plugins.module_utils.clock import ClockError, pair_offset
-from ansible_collections.swg.ha.plugins.module_utils.heartbeat import decide
+from ansible_collections.swg.ha.plugins.module_utils.failover import timeline
+from ansible_collections.swg.ha.plugins.module_utils.heartbeat import Decision, decide
 
 # Beyond this, logs of the two servers can no longer be laid side by side.
 CLOCK_LIMIT_S = 1.0
@@ -20,7 +21,7 @@ def pair_report(pair: str, virtual_ip: str, observed: Mapping[str, Mapping[str, 
     """Sum up what was seen on the two servers of a pair.
 
     ``observed`` holds, by inventory name (the default active first): ``reachable``, ``node``, ``heartbeat`` (the fact of
-    cl_status_facts), ``postgres`` (pg_replica, state observed) and ``clock`` (clock_offset_info).
+    cl_status_facts), ``postgres`` (pg_replica, state observed), ``clock`` (clock_offset_info) and ``manager`` (ha_manager_info).
     """
     hosts = list(observed)
     servers = {host: _server(host, observed, default_active=host == hosts[0]) for host in hosts}
@@ -44,6 +45,7 @@ def _server(host: str, observed: Mapping[str, Mapping[str, Any]], default_active
     heartbeat = seen.get("heartbeat") or {}
     held = bool(heartbeat.get("virtual_ip_held"))
     peer_holds = any((other.get("heartbeat") or {}).get("virtual_ip_held") for name, other in observed.items() if name != host)
+    manager = _manager(seen.get("manager") or {})
     decision = decide(
         heartbeat.get("rscstatus"),
         default_active=default_active,
@@ -54,19 +56,41 @@ def _server(host: str, observed: Mapping[str, Mapping[str, Any]], default_active
     return {
         "node": seen.get("node"),
         "reachable": bool(seen.get("reachable")),
-        "role": decision.role if heartbeat.get("running") else None,
-        "reason": decision.reason if heartbeat.get("running") else heartbeat.get("problem"),
+        **_role(manager, heartbeat, decision),
         "virtual_ip_held": held,
         "virtual_ip_interface": heartbeat.get("virtual_ip_interface"),
         "heartbeat": {
             "installed": bool(heartbeat.get("installed")),
             "running": bool(heartbeat.get("running")),
+            "problem": heartbeat.get("problem"),
             "rscstatus": heartbeat.get("rscstatus"),
             "nodes": heartbeat.get("nodes") or {},
         },
+        "manager": manager,
         "postgres": _postgres(seen.get("postgres") or {}),
         "clock_offset_s": (seen.get("clock") or {}).get("offset_s"),
     }
+
+
+def _manager(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "installed": bool(info.get("installed")),
+        "running": bool(info.get("running")),
+        "problem": info.get("problem"),
+        # As ha_manager has it. Of one that does not run it is what it wrote last.
+        "status": info.get("status"),
+    }
+
+
+def _role(manager: Mapping[str, Any], heartbeat: Mapping[str, Any], decision: Decision) -> dict[str, str | None]:
+    """The role of the server and the reason for it. ha_manager knows; without one, Heartbeat's state says what it would be."""
+    if manager["running"]:
+        return {"role": manager["status"].get("role"), "reason": (manager["status"].get("decision") or {}).get("reason")}
+    if manager["installed"]:
+        return {"role": None, "reason": manager["problem"]}
+    if heartbeat.get("running"):
+        return {"role": decision.role, "reason": decision.reason}
+    return {"role": None, "reason": heartbeat.get("problem")}
 
 
 def _postgres(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,9 +126,10 @@ def _problems(report: Mapping[str, Any], holders: Sequence[str], primaries: Sequ
         if not server["reachable"]:
             yield f"{host} cannot be reached"
         elif not server["heartbeat"]["running"]:
-            yield f"{host}: Heartbeat does not run ({server['reason'] or 'no answer'})"
+            yield f"{host}: Heartbeat does not run ({server['heartbeat']['problem'] or 'no answer'})"
         else:
             yield from _heartbeat_problems(host, server["heartbeat"], server["node"])
+        yield from _manager_problems(host, server["manager"])
     if not holders:
         yield f"nobody holds the virtual IP {report['virtual_ip']}"
     elif len(holders) > 1:
@@ -120,9 +145,32 @@ def _problems(report: Mapping[str, Any], holders: Sequence[str], primaries: Sequ
             yield f"{host}: PostgreSQL is a standby, but receives nothing"
         if server["reachable"] and server["postgres"]["role"] in (None, "stopped"):
             yield f"{host}: PostgreSQL does not run ({server['postgres']['reason'] or 'no cluster'})"
+    yield from _not_redundant(servers)
     offset = report["clock_offset_s"]
     if offset is not None and abs(offset) > CLOCK_LIMIT_S:
         yield f"the servers' clocks differ by {abs(offset):.3f} s"
+
+
+def _manager_problems(host: str, manager: Mapping[str, Any]) -> Iterator[str]:
+    if not manager["running"]:
+        if manager["installed"]:
+            yield f"{host}: {manager['problem']}"
+        return
+    status = manager["status"]
+    for problem in status.get("problems") or []:
+        # That Heartbeat does not run is seen here too.
+        if problem.get("code") != "HEARTBEAT_GONE":
+            yield f"{host}: {problem.get('text')}"
+    if paused := status.get("paused"):
+        yield f"{host}: automatic failover is paused until {paused.get('until')} by {paused.get('by')} ({paused.get('reason') or 'no reason'})"
+
+
+def _not_redundant(servers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What the active server says, or else any that answers."""
+    asked = {host: server["manager"]["status"] for host, server in servers.items() if server["manager"]["running"]}
+    for host in sorted(asked, key=lambda host: asked[host].get("role") != "active")[:1]:
+        for reason in asked[host].get("not_redundant_because") or []:
+            yield f"not redundant: {reason}"
 
 
 def _heartbeat_problems(host: str, heartbeat: Mapping[str, Any], own_node: str | None) -> Iterator[str]:
@@ -145,6 +193,11 @@ def screen(report: Mapping[str, Any]) -> list[str]:
     lines.append(_row("", [host if host == s["node"] else f"{host} ({s['node'] or '?'})" for host, s in servers.items()]))
     lines.append(_row("role", [server["role"] or "unknown" for server in servers.values()]))
     lines.append(_row("virtual IP", [_virtual_ip(server) for server in servers.values()]))
+    if any(server["manager"]["installed"] for server in servers.values()):
+        lines.append(_row("ha_manager", [_state(server) for server in servers.values()]))
+        lines.append(_row("  because", [_said(server, "decision", "code") for server in servers.values()]))
+        lines.append(_row("  last made active", [_epoch(server) for server in servers.values()]))
+        lines.append(_row("  replication", [_said(server, "replication_status") for server in servers.values()]))
     lines.append(_row("Heartbeat", [_heartbeat(server["heartbeat"]) if server["reachable"] else "unknown" for server in servers.values()]))
     for label, states in _links(servers):
         lines.append(_row(f"  {label}", states))
@@ -156,7 +209,39 @@ def screen(report: Mapping[str, Any]) -> list[str]:
     lines.append("")
     for problem in report["problems"]:
         lines += textwrap.wrap(problem, 3 * WIDTH, initial_indent="! ", subsequent_indent="  ", break_on_hyphens=False)
-    return lines if report["problems"] else [*lines, "Nothing is wrong."]
+    if not report["problems"]:
+        lines.append("Nothing is wrong.")
+    if last := _last_transition(servers):
+        lines += ["", *(_cut(line, 3 * WIDTH) for line in timeline(last))]
+    return lines
+
+
+def _last_transition(servers: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The latest change of role that any of the servers tells of, the present one included."""
+    statuses = [server["manager"]["status"] or {} for server in servers.values()]
+    told = [status[name] for status in statuses for name in ("transition", "last_transition") if status.get(name)]
+    return max(told, key=lambda transition: str(transition.get("started")), default=None)
+
+
+def _state(server: Mapping[str, Any]) -> str:
+    manager = server["manager"]
+    if not server["reachable"]:
+        return "unknown"
+    if not manager["running"]:
+        return "no answer" if manager["installed"] else "not installed"
+    return str(manager["status"].get("state") or "?").replace("_", " ")
+
+
+def _said(server: Mapping[str, Any], *names: str) -> str:
+    """What stands in the status of a ha_manager that runs."""
+    found = server["manager"]["status"] if server["manager"]["running"] else None
+    for name in names:
+        found = (found or {}).get(name)
+    return "-" if found is None else str(found)
+
+
+def _epoch(server: Mapping[str, Any]) -> str:
+    return "-" if _said(server, "record") == "-" else f"{_said(server, 'record', 'active')}, record {_said(server, 'record', 'counter')}"
 
 
 def _row(label: str, cells: Sequence[str]) -> str:

@@ -48,7 +48,27 @@ def report(ps1, ps2, active="ps1"):
     ],
 )
 def test_order(found, leave_behind, order):
-    assert plan(found, leave_behind) == {"order": order, "problems": []}
+    found = plan(found, leave_behind)
+    assert (found["order"], found["problems"]) == (order, [])
+
+
+@pytest.mark.parametrize(
+    ("found", "leave_behind", "serves"),
+    [
+        (report(PRIMARY, STANDBY), "", "ps1"),
+        (report(STANDBY, PRIMARY, "ps2"), "", "ps2"),
+        (report(PRIMARY, GONE), "ps2", "ps1"),
+        (report(GONE, SILENT, None), "ps1", "ps2"),
+        # Cut off after the passive: the active is still one of a pair.
+        (report(PRIMARY, ORDINARY), "", "ps1"),
+        (report(PRIMARY, PRIMARY, "ps2"), "", "ps2"),
+        # Nobody knows any more which of them it was, and it was seen to.
+        (report(ORDINARY, ORDINARY, None), "", ""),
+        (report(PRIMARY, STANDBY), "ps3", ""),
+    ],
+)
+def test_whose_service_goes_on(found, leave_behind, serves):
+    assert plan(found, leave_behind)["serves"] == serves
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,25 @@ def streamed(sync_state="async"):
     return [{"application_name": "ps2", "state": "streaming", "sync_state": sync_state, "lag_bytes": 0, "lag_s": 0.0}]
 
 
+def manager(node="ps1", role="active", **changes):
+    status = {
+        "node": node,
+        "role": role,
+        "state": "steady",
+        "decision": {"code": "STEADY" if role == "active" else "PEER_ACTIVE", "reason": f"{node} is {role}"},
+        "record": {"counter": 4, "active": "ps1"},
+        "replication_status": "running",
+        "redundant": True,
+        "not_redundant_because": [],
+        "problems": [],
+        "paused": None,
+        "transition": None,
+        "last_transition": None,
+        **changes,
+    }
+    return {"installed": True, "running": True, "problem": None, "status": status}
+
+
 def clock(offset_s):
     return {"offset_s": offset_s, "steady_offset_s": 1000.0 + offset_s, "uncertainty_s": 0.001}
 
@@ -93,7 +112,100 @@ DEAD_LINK["nodes"]["ps2"]["links"]["eth1"] = "dead"
 DEAD_PING = heartbeat("ps1", rscstatus="none")
 DEAD_PING["nodes"]["192.0.2.1"] = node("ping", "dead", **{"192.0.2.1": "dead"})
 
+TRANSITION = {
+    "node": "ps1",
+    "kind": "becoming_active",
+    "trigger": "take_over",
+    "code": "TAKE_OVER",
+    "reason": "ps2 has not been heard for 3.0 s, and Heartbeat gave its resources to this server",
+    "started": "2026-11-22T21:00:00.000Z",
+    "seconds": 0.412,
+    "outcome": "done",
+    "steps": [
+        {"name": "promote", "state": "done", "at": 0.0, "seconds": 0.12, "reason": "done"},
+        {"name": "manager", "state": "skipped", "at": 0.121, "seconds": 0.0, "reason": "no command is configured for it"},
+    ],
+}
+SILENT = {"installed": True, "running": False, "problem": "ha_manager does not run: see 'systemctl status ha_manager'", "status": None}
+
 SCREENS = {
+    "with ha_manager": (
+        seen(
+            {"manager": manager(last_transition=TRANSITION)},
+            {"manager": manager("ps2", "passive", last_transition={**TRANSITION, "started": "2026-11-21"})},
+        ),
+        """\
+Pair policy_servers, virtual IP 192.0.2.10                           redundant
+
+                          ps1                       ps2
+role                      active                    passive
+virtual IP                held on eth0              -
+ha_manager                steady                    steady
+  because                 STEADY                    PEER_ACTIVE
+  last made active        ps1, record 4             ps1, record 4
+  replication             running                   running
+Heartbeat                 running, all              running, none
+  link eth0               up                        up
+  link eth1               up                        up
+  ping 192.0.2.1          up                        up
+PostgreSQL                primary, timeline 1       standby, streaming
+  replay lag              -                         0 bytes, 0.0 s
+  commits wait            for nobody (asynchronous) -
+clock, to controller      +0.002 s                  -0.002 s
+clock, between them       +0.004 s
+
+Nothing is wrong.
+
+2026-11-22T21:00:00.000Z ps1 becoming active (take-over): done in 0.412 s
+  TAKE_OVER: ps2 has not been heard for 3.0 s, and Heartbeat gave its resour..
+     0.000   +0.120  promote              done
+     0.121   +0.000  manager              skipped no command is configured f..
+""",
+    ),
+    "with trouble": (
+        seen(
+            {
+                "manager": manager(
+                    state="following",
+                    redundant=False,
+                    not_redundant_because=["ps2 does not stream"],
+                    problems=[
+                        {"code": "QUARANTINE", "text": "3 transactions that the other server never had are kept in /q: 'ha acknowledge'"},
+                        {"code": "HEARTBEAT_GONE", "text": "Heartbeat does not run here"},
+                    ],
+                    paused={"until": "2026-11-22T23:00:00Z", "by": "root", "reason": "new switch"},
+                )
+            },
+            {"manager": SILENT},
+        ),
+        """\
+Pair policy_servers, virtual IP 192.0.2.10                       NOT REDUNDANT
+
+                          ps1                       ps2
+role                      active                    unknown
+virtual IP                held on eth0              -
+ha_manager                following                 no answer
+  because                 STEADY                    -
+  last made active        ps1, record 4             -
+  replication             running                   -
+Heartbeat                 running, all              running, none
+  link eth0               up                        up
+  link eth1               up                        up
+  ping 192.0.2.1          up                        up
+PostgreSQL                primary, timeline 1       standby, streaming
+  replay lag              -                         0 bytes, 0.0 s
+  commits wait            for nobody (asynchronous) -
+clock, to controller      +0.002 s                  -0.002 s
+clock, between them       +0.004 s
+
+! ps1: 3 transactions that the other server never had are kept in /q: 'ha
+  acknowledge'
+! ps1: automatic failover is paused until 2026-11-22T23:00:00Z by root (new
+  switch)
+! ps2: ha_manager does not run: see 'systemctl status ha_manager'
+! not redundant: ps2 does not stream
+""",
+    ),
     "healthy": (
         seen(),
         """\
@@ -287,3 +399,12 @@ def test_role_of_the_default_passive(rscstatus, held, role):
 def test_it_is_plain_data():
     found = report()
     assert json.loads(json.dumps(found)) == found
+
+
+def test_what_ha_manager_says_of_its_role_comes_before_what_heartbeat_would_mean():
+    found = report({"manager": manager(role="passive")}, {"manager": SILENT})
+    assert [server["role"] for server in found["servers"].values()] == ["passive", None]
+    assert found["servers"]["ps1"]["reason"] == "ps1 is passive"
+    assert "does not run" in found["servers"]["ps2"]["reason"]
+    # What the whole status says is there for programs.
+    assert found["servers"]["ps1"]["manager"]["status"]["record"]["counter"] == 4

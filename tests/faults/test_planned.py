@@ -1,0 +1,69 @@
+# Copyright: (c) 2026, The swg.ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Hand-overs on purpose."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.faults.evidence import lost
+from tests.faults.invariants import watched
+from tests.faults.rig import Pair
+from tests.system.pair import eventually
+
+fault = pytest.mark.fault
+LOAD = """
+cd /var/lib/postgresql
+runuser -u postgres -- /usr/lib/postgresql/15/bin/pgbench --initialize --quiet --scale=5 postgres 2>&1
+echo begin
+exec runuser -u postgres -- /usr/lib/postgresql/15/bin/pgbench --client=4 --rate=2000 --time=60 --no-vacuum postgres
+"""
+
+
+@fault("F54", normal=True)
+def test_a_hand_over_under_load_loses_nothing(pair: Pair) -> None:
+    """And there again, back: writes stop for less than a second."""
+    active, passive = pair.active, pair.passive
+    with watched(pair) as watch:
+        begin = time.monotonic()
+        with pair.lab.watching(active, LOAD) as said:
+            eventually(lambda: "begin" in said(), 60, "there is load")
+            watch.probe.resumes(10, "under load")
+            pair.failover()
+            watch.probe.resumes(10, "on the other server")
+        pair.wait_redundant(30)
+        assert pair.active == passive
+        pair.failover()
+        watch.probe.resumes(10, "where it began")
+    assert watch.story.longest_gap(begin) < 1.5
+    assert watch.lost == [] and lost(watch.story.acknowledged, pair.rows(watch.probe.client)) == []
+    assert pair.active == active
+
+
+@fault("F30")
+def test_two_hand_overs_one_right_after_the_other(pair: Pair) -> None:
+    active = pair.active
+    with watched(pair) as watch:
+        begin = time.monotonic()
+        for _ in range(2):
+            # Refused as long as the other side is not ready.
+            eventually(lambda: pair.redundant() and pair.ha(pair.active, "failover", timeout=90).returncode == 0, 40, "a hand-over")
+        watch.probe.resumes(10, "after the second one")
+    assert watch.story.longest_gap(begin) < 1.5
+    assert pair.active == active
+
+
+@fault("G10")
+def test_a_restart_of_heartbeat_and_of_ha_manager_moves_nothing(pair: Pair) -> None:
+    active = pair.active
+    with watched(pair) as watch:
+        begin = time.monotonic()
+        for host in (pair.active, pair.passive):
+            done = pair.ha(host, "restart", timeout=150)
+            assert done.returncode == 0, done.stdout + done.stderr
+            pair.lab.sh(host, "systemctl restart ha_manager")
+            pair.wait_redundant(30)
+    assert watch.story.longest_gap(begin) < 0.5
+    assert watch.story.servers() == [active]

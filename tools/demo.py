@@ -29,16 +29,18 @@ Look around, from {root}:
   The screen above, whenever you want it:
     {ansible_playbook} -i {inventory} swg.ha.status
   Write a row on the active, and read it on the passive:
-    bin/lab --name {name} exec ps1 -- sudo -iu postgres psql -c "CREATE TABLE hello AS SELECT now() AS written"
+    bin/lab --name {name} exec ps1 -- sudo -iu postgres psql -c "CREATE TABLE IF NOT EXISTS hello AS SELECT now() AS written"
     bin/lab --name {name} exec ps2 -- sudo -iu postgres psql -c "TABLE hello"
   See the virtual IP from another machine:
     bin/lab --name {name} exec client1 -- ping -c 3 {virtual_ip}
-  Cut the power of the active; some four seconds later its virtual IP is on the passive:
-    bin/lab --name {name} power off ps1
-    bin/lab --name {name} exec ps2 -- ip -brief address show eth0
-  Only the address moves: PostgreSQL on ps2 stays a read-only standby. Put things back:
-    bin/lab --name {name} power on ps1
-    bin/lab --name {name} exec ps1 -- /usr/share/heartbeat/hb_takeover
+  Hand over without loss, and see what took how long:
+    bin/lab --name {name} exec ps1 -- ha failover
+    bin/lab --name {name} exec ps2 -- ha timeline
+  Cut the power of the active one; some four seconds later the other one serves. Then let the first one come back as the passive:
+    bin/lab --name {name} power off ps2
+    bin/lab --name {name} exec ps1 -- ha why
+    bin/lab --name {name} power on ps2
+    bin/lab --name {name} exec ps1 -- ha status --watch
 
 Remove everything but the caches:
     {down}

@@ -9,7 +9,7 @@ from functools import partial
 
 from tools.environment import ROOT, NoInterpreter, ensure, environ, link_collection, tool
 from tools.recap import recap
-from tools.steps import Finished, Outcome, Step, Steps, command, execute, one, only_trouble, workspace
+from tools.steps import Finished, Outcome, Step, Steps, command, execute, need_lab, one, only_trouble, workspace
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def count_scenario(finished: Finished) -> Outcome:
 
 def steps(wanted: Sequence[str]) -> Steps:
     """Every scenario that is wanted (none named: all), on each ground that it stands on."""
+    need_lab()
     link_collection()
     for ground in GROUNDS:
         if offered := [name for name in names() if ground.offers(name) and (not wanted or name in wanted)]:

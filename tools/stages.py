@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tools import ansible_test, package, scenarios
 from tools.environment import PYTHONS, ROOT, NoInterpreter, ensure, environ, link_collection, tool
-from tools.steps import Outcome, Step, Steps, check, command, need, reports, workspace
+from tools.steps import Outcome, Step, Steps, check, command, need, need_lab, reports, workspace
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,15 @@ def units(names: Sequence[str]) -> Steps:
             yield command(core, argv, cwd=root, env=environ(venv), count=reports(root / "tests/output/junit"))
 
 
-def pytest_step(venv: Path, name: str, arguments: Iterable[str | Path], folder: Path, minutes: float = 15) -> Step:
+def pytest_step(venv: Path, name: str, arguments: Iterable[str | Path], folder: Path, minutes: float = 15.0) -> Step:
     report = folder / "reports"
     argv = tool(venv, "pytest", f"--junit-xml={report / 'pytest.xml'}", *arguments)
     return command(name, argv, env=environ(venv), minutes=minutes, count=reports(report))
 
 
-# The folders of tests/ that need the lab, each a stage of its own, with the minutes that it may take.
-LIVE = {"lab": 20.0, "system": 30.0}
+# The folders of tests/ that need the lab, each a stage of its own, with the minutes that a run of it may take, and one of all its tests.
+LIVE = {"lab": (15.0, 15.0), "system": (45.0, 120.0), "faults": (20.0, 150.0)}
+ALL = "all"
 
 
 def test_folders() -> list[str]:
@@ -134,21 +135,42 @@ def need_postgresql() -> None:
         no_cluster.unlink()
 
 
+# What has nothing in common with its neighbours, on this machine either.
+PARALLEL = ("tests/unit", "tests/property")
+
+
 def pytest(names: Sequence[str]) -> Steps:
-    need("iproute2")
+    need("iproute2", "rsync")
     need_postgresql()
     link_collection()
     venv = ensure("2.19", "test")
     for name in names or [f"tests/{folder}" for folder in test_folders() if folder not in LIVE]:
         with workspace() as folder:
-            yield pytest_step(venv, name, ["--ignore=tests/unit/plugins", name], folder)
+            workers = ["--numprocesses=auto"] if name.startswith(PARALLEL) else []
+            yield pytest_step(venv, name, ["--ignore=tests/unit/plugins", *workers, name], folder)
 
 
 def live(kind: str, names: Sequence[str]) -> Steps:
+    """The normal run of a folder; all of it, or of what is named, with whatever takes long."""
+    need_lab()
     link_collection()
     venv = ensure("2.19", "test")
+    named = [name for name in names if name != ALL]
     with workspace() as folder:
-        yield pytest_step(venv, f"tests/{kind}", names or [f"tests/{kind}"], folder, LIVE[kind])
+        arguments = [*(["--long"] if names and kind == "system" else []), *(named or [f"tests/{kind}"])]
+        yield pytest_step(venv, f"tests/{kind}", arguments, folder, LIVE[kind][bool(names)])
+
+
+def faults(names: Sequence[str]) -> Steps:
+    """Cases by their ids, each with as many minutes as it could need; `all` for every one."""
+    need_lab()
+    link_collection()
+    venv = ensure("2.19", "test")
+    normal, whole = LIVE["faults"]
+    choice = ["--all-faults"] if ALL in names else [f"--faults={','.join(names)}"] if names else []
+    minutes = whole if ALL in names else normal + 10.0 * len(names)
+    with workspace() as folder:
+        yield pytest_step(venv, "tests/faults", [*choice, "tests/faults"], folder, minutes)
 
 
 def build(names: Sequence[str]) -> Steps:
@@ -179,5 +201,8 @@ STAGES = {
     "build": Stage("the collection built, installed, its documentation shown, its playbooks parsed", build, list),
     "lab": Stage("the lab itself, live (root)", partial(live, "lab"), None),
     "molecule": Stage("the Molecule scenarios in the lab (root)", scenarios.steps, scenarios.names),
-    "system": Stage("the playbooks in the lab, cut off and in every order (root)", partial(live, "system"), None),
+    "faults": Stage("faults injected into a pair in the lab, by their ids, or all (root)", faults, None),
+    "system": Stage(
+        "the playbooks in the lab, cut off and in every order, or all with what takes long (root)", partial(live, "system"), None
+    ),
 }

@@ -103,6 +103,14 @@ def need(*packages: str) -> None:
         raise StageBroken(done.output)
 
 
+def need_lab() -> None:
+    """Have on this machine what the lab needs of it, and the image of its hosts: tests give a lab less time than that takes."""
+    for words in (["requirements", "--install"], ["image"]):
+        done = execute([str(ROOT / "bin/lab"), *words], minutes=15)
+        if done.status:
+            raise StageBroken(done.output)
+
+
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="swg-ha-test-") as folder:

@@ -14,7 +14,22 @@ from tests.system.pair import Lab, enable, eventually
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also the tests that take minutes and are not of the normal run")
     parser.addoption("--all-cuts", action="store_true", help="cut enable_ha off at every one of its tasks (takes an hour)")
+    parser.addoption("--kept-lab", metavar="NAME", help="use this lab with a pair as it is, and keep it: to try one test again and again")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes minutes; runs with --long, not in the normal run")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    left = [item for item in items if item.get_closest_marker("long")]
+    if left:
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +66,12 @@ def enabled(running: Lab, inventory: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def pair(running: Lab, enabled: str) -> Lab:
+def pair(request: pytest.FixtureRequest) -> Lab:
     """The lab with a pair that has found itself again after a power cut of both servers, ps1 the active one."""
-    running("rollback", enabled)
+    if name := request.config.getoption("--kept-lab"):
+        return Lab(str(name))
+    running: Lab = request.getfixturevalue("running")
+    running("rollback", request.getfixturevalue("enabled"))
     wait_for_pair(running)
     return running
 

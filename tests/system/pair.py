@@ -101,7 +101,7 @@ for folder in /etc /opt /usr/local /var/wasp /var/lib/postgresql /var/lib/ha_pee
   find "$folder" -xdev \( -path "*/postgresql/15/main/*" -o -path "*/data/postgresql/main/*" \) -not -path '/etc/*' -prune \
     -o -not -name '.ansible' -printf 'f %p\t%u:%g %m %l\n'
   find "$folder" -xdev \( -path "*/postgresql/15/main/*" -o -path "*/data/postgresql/main/*" \) -not -path '/etc/*' -prune \
-    -o -type f -exec sha256sum {} + | sed -E 's/^([0-9a-f]+)  (.*)$/s \2\t\1/'
+    -o -type f -not -path /etc/ha_manager/ha_manager_status -exec sha256sum {} + | sed -E 's/^([0-9a-f]+)  (.*)$/s \2\t\1/'
 done
 dpkg-query --show --showformat='p ${Package}\t${Version} ${db:Status-Status}\n'
 systemctl list-unit-files --no-pager --no-legend | sed -E 's/^([^ ]+) +([^ ]+).*$/u \1\t\2/'
@@ -170,7 +170,7 @@ def ansible_environment(**more: str) -> dict[str, str]:
 
 
 def try_playbook(
-    name: str, *inventories: Path, check: bool = False, timeout: float = 180, environment: Mapping[str, str] | None = None, **variables: Any
+    name: str, *inventories: Path, check: bool = False, timeout: float = 420, environment: Mapping[str, str] | None = None, **variables: Any
 ) -> Play:
     """Run the playbook swg.ha.`name` on the inventories, with extra variables, to its end or for `timeout` seconds."""
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), f"swg.ha.{name}", f"--extra-vars={json.dumps(variables)}"]
@@ -224,7 +224,7 @@ def with_report(name: str, *inventories: Path, **options: Any) -> tuple[Play, li
         file = Path(folder) / "status.json"
         play = try_playbook(name, *inventories, status_file=str(file), **options)
         # A server that is off makes the run end with ansible-playbook's word for it; the report is there all the same.
-        assert play.status in (0, 4) and file.exists(), f"{play.status}\n{play.failures()}\n{play.output}"
+        assert play.status in (0, 4) and file.exists(), f"{play.status}\n{play.failures()}\n{play.unreachable}\n{play.output}"
         return play, json.loads(file.read_text())
 
 

@@ -21,11 +21,17 @@ def is_ordinary(lab: Lab, host: str) -> None:
         systemctl is-enabled heartbeat || true
         systemctl is-active heartbeat || true
         pgrep --full '^heartbeat: ' || true
+        pgrep --full '^/usr/bin/python3 -I /usr/sbin/ha_manager' || true
         ip -oneline address show to {VIRTUAL_IP}
         systemctl show --property=NeedDaemonReload heartbeat {CLUSTER} chrony | sort --unique | grep .
         find /etc/ha_manager/trust /var/lib/ha_peer /etc/heartbeat /etc/ha.d/ha.cf /etc/ha.d/haresources /etc/ha.d/authkeys \
-          /etc/systemd/system/heartbeat.service.d {CONFIG}/conf.d/swg_ha* {CONFIG}/*.pgpass /usr/local/lib/ha_synchronous_standby.py \
-          /etc/systemd/system/ha_synchronous_standby.service 2>/dev/null || true
+          /etc/systemd/system/heartbeat.service.d {CONFIG}/conf.d/swg_ha* {CONFIG}/*.pgpass /etc/systemd/system/{CLUSTER}.service.d \
+          /etc/Manager/passive_device /usr/bin/manager-ctl /etc/systemd/system/manager.service \
+          /usr/bin/ha /usr/sbin/ha_manager /usr/lib/swg_ha /etc/systemd/system/ha_* /run/systemd/system/ha_* /etc/ha.d/resource.d/ha_gate \
+          /run/ha_manager /run/ha_files /var/lib/ha_files /etc/ha_manager/ssh_config \
+          /etc/ha_manager/runtime.json /etc/ha_manager/device_uname.conf /etc/ha_manager/logrelay.* /run/logrelay* /run/device_uname \
+          /etc/systemd/system/logrelay* /etc/systemd/system/device_uname* /etc/ha_manager/active /etc/ha_manager/passive /etc/ha_manager/ha_manager_status \
+          /var/lib/ha_manager/*.json 2>/dev/null || true
         getent passwd ha_peer || true
         grep -n swg.ha {CONFIG}/pg_hba.conf || true
         grep -c '<ha enabled="0"/>' {MODULE_XML} || true
@@ -101,6 +107,7 @@ def test_a_new_pair_keeps_aside_what_the_passive_server_had(written: Lab, invent
     assert written.sh("ps2", f"grep --recursive --files-with-matches --binary 'apart on ps2' {' '.join(kept)} | wc -l") != "0"
 
 
+@pytest.mark.long
 def test_a_passive_server_that_is_off_is_not_left_behind_by_accident(written: Lab, inventory: Path) -> None:
     written("power", "off", "ps2")
     before = written.fingerprint("ps1")
@@ -109,12 +116,14 @@ def test_a_passive_server_that_is_off_is_not_left_behind_by_accident(written: La
     assert written.fingerprint("ps1") == before
 
 
+@pytest.mark.long
 def test_a_passive_server_that_is_named_is_left_behind(written: Lab, inventory: Path) -> None:
     playbook("disable_ha", inventory, disable_ha_leave_behind="ps2")
     is_ordinary(written, "ps1")
     assert written.sql("ps1", ROWS) == "apart on ps1,together"
 
 
+@pytest.mark.long
 def test_the_server_that_was_left_behind_is_finished_later(written: Lab, inventory: Path) -> None:
     written("power", "on", "ps2")
     playbook("disable_ha", inventory)

@@ -23,6 +23,7 @@ def test_a_passive_server_that_was_reset_streams_again_by_itself(pair: Lab, inve
     is_redundant(report)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("profile", "keepalive", "deadtime"), [("fast", "200ms", "1"), ("balanced", "500ms", "3")])
 def test_other_times_leave_the_virtual_ip_where_it_is(pair: Lab, inventory: Path, profile: str, keepalive: str, deadtime: str) -> None:
     with pair.watching("ps1", ADDRESSES) as active, pair.watching("ps2", ADDRESSES) as passive, pair.watching("client1", PING) as answers:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.system.pair import MODULE_XML, SERVERS, Lab, playbook, refused, status
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def other() -> Iterator[Lab]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import pair
+from tests.benchmarks import failover, files, pair
 from tests.benchmarks.bench import Bench, NotMeasured, Options, Suite
 from tests.benchmarks.sheet import Row, Sheet, table
 from tools.environment import ROOT, EnvironmentFailed
@@ -20,6 +20,8 @@ from tools.steps import execute
 
 SUITES: Mapping[str, Suite] = {
     "pair": pair.SUITE,
+    "failover": failover.SUITE,
+    "files": files.SUITE,
 }
 
 
@@ -34,12 +36,17 @@ def measure(name: str, suite: Suite, options: Options, logs: Path) -> list[Row]:
     return bench.sheet.rows()
 
 
+def described(name: str, suite: Suite) -> list[str]:
+    parts = [f"{'':<12} --only: {', '.join(suite.measurements)}"] if suite.measurements else []
+    return [f"  {name:<10} {suite.summary}", *parts]
+
+
 def parse(words: Sequence[str]) -> argparse.Namespace:
     names = ", ".join(SUITES)
     parser = argparse.ArgumentParser(
         prog="bin/bench",
         description="Measures what the project promises. Exit status 0: every run of every figure was within its bound.",
-        epilog="\n".join(["names:", *(f"  {name:<10} {suite.summary}" for name, suite in SUITES.items())]),
+        epilog="\n".join(["names:", *(line for name, suite in SUITES.items() for line in described(name, suite))]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
@@ -49,9 +56,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--lab", type=lab_name, default="bench", metavar="N", help="name of the lab (default: bench); a lab of this name is removed"
     )
+    parser.add_argument("--only", metavar="PART[,PART...]", default="", help="take these measurements alone")
+    parser.add_argument("--long", action="store_true", help="what runs under load runs for 30 minutes instead of 3")
     options = parser.parse_args(words)
+    options.only = tuple(options.only.split(",")) if options.only else ()
     if unknown := [name for name in options.names if name not in SUITES]:
         parser.error(f"nothing is named {', '.join(unknown)}; the names are {names}")
+    known = [part for name in options.names or SUITES for part in SUITES[name].measurements]
+    if unknown := [part for part in options.only if part not in known]:
+        parser.error(f"no measurement is named {', '.join(unknown)}; the names are {', '.join(known) or 'none'}")
     return options
 
 
@@ -80,7 +93,7 @@ def main(words: Sequence[str]) -> int:
     if needed.status:
         print(needed.output, end="", file=sys.stderr)
         return 1
-    options = Options(asked.runs, asked.lab, asked.fresh)
+    options = Options(asked.runs, asked.lab, asked.fresh, asked.only, asked.long)
     rows = [row for name in asked.names or SUITES for row in measure(name, SUITES[name], options, logs)]
     text = json.dumps(rows, indent=2) + "\n" if asked.json else table(rows)
     print(text, end="")

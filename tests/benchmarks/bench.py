@@ -21,11 +21,16 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """``lab`` is the name of the lab, and the beginning of the name of any other one; ``fresh``: with empty caches as well."""
+    """``lab`` is the name of the lab, and the beginning of the name of any other one; ``fresh``: with empty caches as well.
+
+    ``only``: the measurements to take of a suite that lets one choose, all if empty; ``long``: what takes minutes takes its full time.
+    """
 
     runs: int
     lab: str
     fresh: bool = False
+    only: tuple[str, ...] = ()
+    long: bool = False
 
 
 @dataclass
@@ -54,6 +59,8 @@ class Suite:
     summary: str
     figures: Callable[[Options], Sequence[Figure]]
     parts: Callable[[Options], Sequence[Callable[[Bench], None]]]
+    # What Options.only may name.
+    measurements: Sequence[str] = ()
 
 
 def load() -> float:

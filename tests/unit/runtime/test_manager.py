@@ -205,7 +205,8 @@ class FakeEvidence:
 
 
 class FakeHeartbeat:
-    def __init__(self) -> None:
+    def __init__(self, node: str, peer_node: str) -> None:
+        self.node, self.peer_node = node, peer_node
         self.holds: str | None = None
 
     async def rscstatus(self) -> str | None:
@@ -279,7 +280,7 @@ class Pair:
         await asyncio.sleep(0.6)
         await self.one.manager.close()
         self.one.held = False
-        self.two.manager._heartbeat_told("ps1", "dead")
+        self.two.manager.books.told("ps1", "dead")
         await until(lambda: self.two.held, "ps2 serves")
 
     async def lose(self, machine: Machine) -> None:
@@ -315,7 +316,7 @@ def run(tmp_path: Path, identities: dict[str, Path], monkeypatch: pytest.MonkeyP
         "Network",
         lambda links, address, pings: FakeNetwork(next(m for m in machines.values() if address_of(m) == links[0].address), links),
     )
-    monkeypatch.setattr(manager_module, "Heartbeat", lambda node, peer: FakeHeartbeat())
+    monkeypatch.setattr(manager_module, "Heartbeat", FakeHeartbeat)
     monkeypatch.setattr(senses_module, "Evidence", FakeEvidence)
     monkeypatch.setattr(senses_module, "serves", lambda address, port, deadline: True)
     monkeypatch.setattr(status, "write", lambda document: None)
@@ -355,7 +356,7 @@ def test_the_passive_takes_over_and_the_old_active_follows(run: Callable[..., No
         pair.one.lsn += 10
         await asyncio.sleep(0.6)
         await pair.lose(pair.one)
-        pair.two.manager._heartbeat_told("ps1", "dead")
+        pair.two.manager.books.told("ps1", "dead")
         await until(lambda: pair.two.held, "ps2 serves")
         assert pair.two.manager.store.record is not None
         counter = pair.two.manager.store.record.counter
@@ -571,7 +572,7 @@ def test_one_that_was_cut_off_does_not_go_on_alone_when_the_other_one_may_have_s
         await pair.lose(pair.two)
         await until(lambda: not pair.one.held and pair.one.manager.role == PASSIVE, "ps1 is fenced", DEADTIME + 0.5)
         pair.one.pings = 1
-        pair.one.manager.holding = True
+        pair.one.manager.books.holding = True
         await until(lambda: pair.one.manager.verdict.code == "MAYBE_SUPERSEDED", "it says why")
         assert not pair.one.held
         await pair.start(pair.two)

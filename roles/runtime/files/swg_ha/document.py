@@ -36,9 +36,9 @@ def document(manager: Manager) -> dict[str, Any]:
         "virtual_ip": _virtual_ip(manager),
         "heartbeat": {
             "running": running,
-            "rscstatus": manager.rscstatus,
-            "peer": manager.heartbeat_peer,
-            "holding": manager.holding,
+            "rscstatus": manager.books.rscstatus,
+            "peer": manager.books.peer,
+            "holding": manager.books.holding,
         },
         "peer": _peer(manager),
         "network": _network(manager),

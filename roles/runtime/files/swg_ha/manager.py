@@ -25,6 +25,7 @@ from typing import Any
 
 from . import manager_ctl, metrics, plan, record, role, status, units
 from .answers import Answers
+from .books import Books
 from .control import Refused
 from .document import document
 from .events import Event, tell
@@ -55,14 +56,10 @@ STATE = Path("/var/lib/ha_manager")
 
 # A refused gate is answered at once; one that is granted, when the address is here, or after so many seconds.
 GATE_PATIENCE = 9.0
-# Between two tries of what failed, and between two requests to Heartbeat to move its resources.
+# Between two tries of what failed.
 RETRY, LONGEST_RETRY = 2.0, 30.0
-BOOKS = 6.0
 # Between two looks at whether a unit of a role has failed, which systemd restarts by itself in most cases.
 ROLES = 30.0
-# Heartbeat moves its resources in a second or two, or 15 after its start; what takes so long never ends. One server at a time starts it
-# anew, the active one first, after which both have settled in most cases.
-UNSETTLED = {ACTIVE: 20.0, PASSIVE: 35.0}
 # A disk that has not taken a small file by then is not waited for: the loop has an address to watch.
 DISK_PATIENCE = 2.0
 # What is the service, and what follows from it (the Manager, the policy server), which may take its time.
@@ -94,9 +91,6 @@ class Manager:
         self.transition: dict[str, Any] | None = None
         self.transitions = 0
         self.failures: dict[str, int] = {}
-        self.holding = False
-        self.rscstatus: str | None = None
-        self.heartbeat_peer: str | None = None
         self.pause = Pause(state / "pause.json", self.wake)
         self.stopped = False
         self.quarantine: list[dict[str, Any]] = []
@@ -136,10 +130,17 @@ class Manager:
             spawn=self._spawn,
             complain=partial(self._complain, "synchronous"),
         )
+        self.books = Books(
+            self.heartbeat,
+            self.senses,
+            self.link,
+            interval=lambda: self.settings.heartbeat_interval,
+            wake=self.wake,
+            spawn=self._spawn,
+        )
         self._tick = self._pause = beat
         self._contact_before: float | None = None
         self._loop = asyncio.get_running_loop()
-        self._no_heartbeat_since: float | None = self._loop.time()
         self._wake = asyncio.Event()
         self.settled = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -154,12 +155,10 @@ class Manager:
         self._dead_links: frozenset[str] = frozenset()
         self._decided = self._looked = -60.0
         self._looking: asyncio.TimerHandle | None = None
-        self._books_asked = 0.0
         # A hand-over that fails delays the next one, not the end of a service that the other server has taken over.
         self._not_before = {ACTIVE: 0.0, PASSIVE: 0.0, HAND_OVER: 0.0}
         self._lost_redundancy: float | None = None
         self._away = False
-        self._unsettled_since: float | None = None
         self._was_connected = False
         self._told_refusal: str | None = None
         self._written = ""
@@ -179,7 +178,7 @@ class Manager:
         self.timeline.load()
         self.pause.load()
         self.stopped = (self.run_folder / "stopped").exists()
-        self.holding = self._read(self.run_folder / "gate").strip() == "start"
+        self.books.holding = self._read(self.run_folder / "gate").strip() == "start"
         unwatched = self.senses.start(self.run_folder / "contact")
         said = self._read(self.run_folder / "role").strip()
         # A transition that was cut off is carried on by deciding anew: its steps find what is done already.
@@ -204,10 +203,10 @@ class Manager:
         elif self.settings.virtual_ip is not None and not self.network.holds():
             self._was_away(self.settings.times.deadtime, "this server had dropped the address")
         self._spawn(self.keeper.run(), "keeper")
-        self._spawn(self._poll(), "poll")
+        self._spawn(self.books.run(), "poll")
         self._spawn(self._look_at_roles(), "look at roles")
         self._spawn(self.files.run(), "files")
-        self._spawn(self.heartbeat.watch(self._heartbeat_told), "listen to Heartbeat")
+        self._spawn(self.heartbeat.watch(self.books.told), "listen to Heartbeat")
         self._spawn(self._decide(), "decide")
         self._looked = self._loop.time()
         self._looking = self._loop.call_later(self._tick, self._look_around)
@@ -379,9 +378,8 @@ class Manager:
             record=self.store.record,
             peer=peer,
             silent=self.senses.silent(),
-            # A peer that Heartbeat calls dead loses its resources next: no need to wait for the scripts that do it.
-            holding=self.holding or self.heartbeat_peer == "dead",
-            heartbeat_gone=self._loop.time() - self._no_heartbeat_since if self._no_heartbeat_since is not None else 0.0,
+            holding=self.books.gives,
+            heartbeat_gone=self.books.gone_for,
             data=role.Data(
                 state=database.state,
                 complete=database.complete and not self.keeper.following,
@@ -415,7 +413,7 @@ class Manager:
             "service_link": now.service_link,
             "down": self.senses.down_here(),
             "pings": now.pings,
-            "holding": self.holding,
+            "holding": self.books.holding,
             "system_id": database.system_id,
             "lsn": database.lsn,
             "database": database.state,
@@ -439,7 +437,7 @@ class Manager:
 
     def _refuses(self) -> bool:
         """Heartbeat gave its resources to this server, nobody else is known to serve, and this server does not."""
-        return self.role != ACTIVE and self.holding and not self.senses.peer_active()
+        return self.role != ACTIVE and self.books.holding and not self.senses.peer_active()
 
     # The decision
 
@@ -491,7 +489,7 @@ class Manager:
         # The steps that follow a change of role install the files that came from the other server: before that none goes there.
         busy = self.changing is not None or (self.finishing is not None and not self.finishing.done())
         self.files.follow(None if busy else self.role)
-        self._keep_books()
+        self.books.follow(self.role, changing=self.changing is not None, stopped=self.stopped)
         self._write()
         async with self.settled:
             self.settled.notify_all()
@@ -762,30 +760,7 @@ class Manager:
                 tell(event, kind=transition["kind"], step=step["name"], seconds=step["seconds"], reason=step["reason"])
         self.wake()
 
-    # Heartbeat
-
-    async def _poll(self) -> None:
-        """The manual's poll: it finds what Heartbeat did not tell."""
-        while True:
-            await self._ask_heartbeat()
-            await asyncio.sleep(self.settings.heartbeat_interval)
-
-    async def _ask_heartbeat(self) -> None:
-        self.rscstatus = await self.heartbeat.rscstatus()
-        self.heartbeat_peer = await self.heartbeat.peer()
-        if self.rscstatus in ("all", "none"):
-            self.holding = self.rscstatus == "all"
-        limit = UNSETTLED[self.role or PASSIVE]
-        if self.rscstatus != "transition":
-            self._unsettled_since = None
-        elif self._unsettled_since is None:
-            self._unsettled_since = self._loop.time()
-        elif self._loop.time() - self._unsettled_since > limit and self.senses.peer_present() and not self.stopped:
-            self._unsettled_since = None
-            _log.warning("Heartbeat has moved its resources for %g s and more: it is started anew, the service stays", limit)
-            with suppress(UnitError):
-                await self.heartbeat.begin_anew()
-        self.wake()
+    # What is asked and watched over
 
     async def _look_at_roles(self) -> None:
         """systemd watches over what the Manager runs; what has failed for good is told."""
@@ -801,46 +776,10 @@ class Manager:
                 self.failed_units = found
                 self.wake()
 
-    def _heartbeat_told(self, node: str, what: str) -> None:
-        if what == "resources":
-            self._spawn(self._ask_heartbeat(), "ask Heartbeat")
-        elif node == self.settings.node:
-            self._no_heartbeat_since = None if what == "started" else self._loop.time()
-            if what == "stopped":
-                # What it said of the other server is old from now on.
-                self.heartbeat_peer = None
-        elif node == self.settings.peer_node:
-            self.heartbeat_peer = what
-        self.wake()
-
-    def _keep_books(self) -> None:
-        """Heartbeat's resources belong where the service is."""
-        now = self._loop.time()
-        if (
-            self.changing
-            or now - self._books_asked < BOOKS
-            or not self.senses.peer_present()
-            or self._no_heartbeat_since is not None
-            or self.stopped
-        ):
-            return
-        theirs = self.link.peer_status or {}
-        if self.role == PASSIVE and self.holding and self.senses.peer_role() == ACTIVE:
-            self._books_asked = now
-            self._spawn(self._move(self.heartbeat.give), "give")
-        elif self.role == ACTIVE and not self.holding and not theirs.get("holding") and self.senses.peer_role() == PASSIVE:
-            self._books_asked = now
-            self._spawn(self._move(self.heartbeat.take), "take")
-
-    async def _move(self, move: Callable[[], Any]) -> None:
-        if await self.heartbeat.peer() == "active":
-            await move()
-        await self._ask_heartbeat()
-
     async def gate(self, action: str) -> dict[str, Any]:
         if action not in ("start", "stop"):
             raise Refused("USAGE", f"gate: {action!r} is not an action: start or stop")
-        self.holding = action == "start"
+        self.books.holding = action == "start"
         self.wake()
         self.link.tell()
         if action == "stop":

@@ -20,7 +20,7 @@ from swg_ha import health
 from swg_ha.installing import Stopped
 from swg_ha.installs import Installs
 from swg_ha.plan import Skip, Step, StepFailed
-from swg_ha.record import Record, Store
+from swg_ha.record import Record, Store, newest
 from swg_ha.settings import Commands, Limits, Paths
 from swg_ha.shared import module_xml
 from swg_ha.steps import claim, conf_ready, policy_server, staged_files
@@ -141,6 +141,18 @@ def test_what_is_to_be_installed_is_on_the_disk_before_the_claim_is(tmp_path: Pa
     # Run again, as after a power cut, it stays due.
     asyncio.run(claim.STEP.run(there))
     assert there.installs.due == {"conf_ready", "staged_files"}
+
+
+@pytest.mark.parametrize(
+    "known", [Record(4, "ps1"), Record(4, "ps1", doubtful=True), Record(4, "ps1", given=True), Record(4, "ps2"), None], ids=str
+)
+def test_a_forced_claim_is_newer_than_what_the_other_server_may_have_done_since(tmp_path: Path, known: Record | None) -> None:
+    there = world(tmp_path, record=known)
+    there.forced = True
+    asyncio.run(claim.STEP.run(there))
+    theirs = Record(9, "ps2", timeline=9)
+    assert newest(there.store.record, theirs) == there.store.record
+    assert (there.store.record.active, there.store.record.given, there.store.record.doubtful) == ("ps1", False, False)
 
 
 @pytest.mark.parametrize("step", [conf_ready.STEP, staged_files.STEP])

@@ -488,9 +488,12 @@ def test_old_quarantine_goes_and_what_nobody_has_seen_stays_longer(nodes: Pair) 
 
 def test_commits_wait_for_the_standby_until_they_are_let_go(pair: Pair) -> None:
     active, passive = pair
+    assert active.postgres.waits_from(0.2) is None
     active.postgres.name_standby(True)
     assert wait_until(lambda: active.postgres.observe().synchronous, 10)
+    waits_from = active.postgres.waits_from(10)
     active.server.sql("INSERT INTO t VALUES (2)")
+    assert waits_from is not None and 0 < lsn(waits_from) < lsn(str(active.postgres.observe().lsn))
     settings = active.server.config / "conf.d" / "swg_ha_synchronous.conf"
     written = settings.stat()
     active.postgres.name_standby(True)

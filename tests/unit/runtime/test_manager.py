@@ -50,6 +50,7 @@ class Machine:
         self.lsn = 100
         self.timeline = 1
         self.waits = False
+        self.checkpointer_rests = True
         self.promotion: Exception | None = None
         self.disk = threading.Event()
         self.disk.set()
@@ -129,6 +130,9 @@ class FakePostgres:
 
     def name_standby(self, wait: bool) -> None:
         self.machine.waits = wait
+
+    def waits_from(self, deadline: float) -> str | None:
+        return text(self.machine.lsn) if self.machine.checkpointer_rests else None
 
     def follow(self, progress: Callable[[str], None], cancel: threading.Event) -> Followed:
         if self.machine.other.state != "primary":
@@ -564,6 +568,21 @@ def test_one_that_is_started_again_after_a_while_serves_on_where_nobody_took_ove
         assert pair.one.manager.role == ACTIVE
 
     run(test)
+
+
+def test_the_passive_is_in_sync_only_once_commits_were_seen_to_wait_for_it(run: Callable[..., None]) -> None:
+    async def test(pair: Pair) -> None:
+        pair.one.checkpointer_rests = False
+        await pair.lose(pair.two)
+        await until(lambda: not pair.one.waits, "ps1 goes on alone", 5)
+        await pair.start(pair.two)
+        await until(lambda: pair.one.waits and pair.one.streams, "commits are to wait again", 8)
+        await asyncio.sleep(1.5)
+        assert pair.one.manager.store.record is not None and not pair.one.manager.store.record.in_sync
+        pair.one.checkpointer_rests = True
+        await until(lambda: pair.one.manager.store.record.in_sync, "ps2 is in sync", 5)  # type: ignore[union-attr]
+
+    run(test, synchronous=True)
 
 
 def test_one_that_was_cut_off_does_not_go_on_alone_when_the_other_one_may_have_served(run: Callable[..., None]) -> None:

@@ -12,7 +12,9 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,3 +207,29 @@ def test_a_disk_that_fails_is_told_from_a_full_one(tmp_path: Path) -> None:
     trouble = postgres._disk_trouble(OSError(5, "Input/output error"), tmp_path)
     assert isinstance(trouble, DatabaseTrouble)
     assert (trouble.code, str(trouble)) == ("DISK_FAILS", f"{tmp_path} cannot be written: Input/output error: look at the disk")
+
+
+@pytest.mark.parametrize(
+    ("rests", "seen"),
+    [
+        (lambda looked: True, True),
+        # At work on a checkpoint since before the reload.
+        (lambda looked: False, False),
+        (lambda looked: looked > 20, True),
+        # A moment of rest between two checkpoints: it may not have read the configuration yet.
+        (lambda looked: looked < 3, False),
+    ],
+)
+def test_commits_wait_once_the_checkpointer_was_seen_at_rest(rests: Callable[[int], bool], seen: bool) -> None:
+    looks = 0
+
+    def ask(statement: str, until: float) -> Any:
+        nonlocal looks
+        if statement != postgres.WAITING_SQL:
+            return "0/42"
+        looks += 1
+        return rests(looks)
+
+    here = postgres.Postgres.__new__(postgres.Postgres)
+    here.cluster = SimpleNamespace(ask=ask)  # type: ignore[assignment]
+    assert here.waits_from(0.6) == ("0/42" if seen else None)

@@ -45,6 +45,8 @@ ANSWER = 0.5
 ROUGH = 0.3
 CHECKPOINT_TIMEOUT = 600.0
 CONNECT_TIMEOUT = 3.0
+# By then a reload has reached all processes that are not busy.
+RELOADED = 0.05
 # A standby answers every second (wal_receiver_status_interval), and a little late.
 MOST_BETWEEN_ANSWERS = 1.2
 # By so much of a second two clocks may part within one: more than chrony lets one run fast or slow.
@@ -133,6 +135,11 @@ SELECT json_agg(DISTINCT CASE WHEN owner IS NULL THEN 'file ' || file ELSE owner
     SELECT file, coalesce((SELECT indrelid FROM pg_index WHERE indexrelid = found), found) AS tab FROM (
       SELECT file, pg_filenode_relation(space, file) AS found FROM (VALUES {files}) AS files(space, file)) AS one) AS two) AS three
 WHERE file >= 16384 AND (owner IS NULL OR owner >= 16384);
+"""
+# Whether this session knows that commits are to wait, and whether the checkpointer rests.
+WAITING_SQL = """
+SELECT current_setting('synchronous_standby_names') <> '' AND EXISTS (SELECT FROM pg_stat_activity
+  WHERE backend_type = 'checkpointer' AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay'))
 """
 DROP_SLOT_SQL = "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = '{slot}' AND NOT active;"
 
@@ -606,6 +613,27 @@ class Postgres:
             with durable.locked(str(path.parent)):
                 durable.replace(str(path), wanted.encode(), lambda new: os.chmod(new, 0o644))
             self.cluster.reload()
+
+    def waits_from(self, deadline: float) -> str | None:
+        """How far the WAL is where commits surely wait for the peer by now; None: that was not to be seen by the deadline.
+
+        A commit goes by a flag that the checkpointer sets when it reads the configuration, and while that one syncs files it reads none.
+        So it must have been seen at rest, twice, after a reload that has reached this session.
+        """
+        until = time.monotonic() + deadline
+        known: float | None = None
+        rests = 0
+        while rests < 2:
+            if time.monotonic() > until:
+                return None
+            if not self.cluster.ask(WAITING_SQL, _for_an_answer(until)):
+                known, rests = None, 0
+            elif known is None:
+                known = time.monotonic()
+            else:
+                rests += time.monotonic() - known > RELOADED
+            time.sleep(POLL)
+        return str(self.cluster.ask("SELECT pg_current_wal_flush_lsn()::text", _for_an_answer(until)))
 
     # Following the peer -------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ from .shared.postgres import PostgresError, lsn
 
 # The record gets so many seconds to be on the disk before commits may go on alone.
 RECORD_AHEAD = 0.5
+# Seconds in which PostgreSQL is asked whether commits wait, before it is asked anew.
+SEEING = 0.5
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Synchronous:
         self._tick, self._wake, self._spawn, self._complain = tick, wake, spawn, complain
         self._loop = asyncio.get_running_loop()
         self._alone_since: float | None = None
-        # How far the WAL was when commits began to wait for the passive: it must have everything up to there.
+        # How far the WAL was when commits were seen to wait for the passive: it must have everything up to there.
         self._waits_from: str | None = None
         self._working: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -111,8 +113,6 @@ class Synchronous:
             self._alone_since = self._loop.time()
         if not database.synchronous:
             self._waits_from = None
-        elif self._waits_from is None:
-            self._waits_from = database.lsn
         wanted = decide(
             Now(
                 wanted=self._settings().synchronous,
@@ -131,6 +131,8 @@ class Synchronous:
             self._timer = self._loop.call_later(wanted.look_in, self._wake)
         if (wanted.in_sync, wanted.wait) != (mine.in_sync, database.synchronous):
             self._working = self._spawn(self._bring_about(replace(mine, in_sync=wanted.in_sync), wanted.wait), "synchronous mode")
+        elif wanted.wait and there and not mine.in_sync and self._waits_from is None:
+            self._working = self._spawn(self._see_that_they_wait(), "see whether commits wait")
 
     def _complete(self) -> bool:
         database = self._keeper.database
@@ -168,4 +170,19 @@ class Synchronous:
             await asyncio.sleep(self._tick)
         else:
             self._complain(None)
+        self._wake()
+
+    async def _see_that_they_wait(self) -> None:
+        """Until then commits may be acknowledged alone, whatever the configuration says."""
+        try:
+            self._waits_from = await asyncio.to_thread(self._keeper.postgres.waits_from, SEEING)
+        except PostgresError as error:
+            self._complain(f"it is not known whether commits wait for {self._settings().peer_node}: {error}")
+        else:
+            self._complain(None)
+        if self._waits_from is None:
+            await asyncio.sleep(self._tick)
+        else:
+            # What the passive has is to be seen after that.
+            self._keeper.wake()
         self._wake()

@@ -390,3 +390,5 @@ def test_files_are_copied_after_what_was_staged_is_installed() -> None:
         [first] = [each for each in graph if each.name == "files"]
         # Nobody waits for it.
         assert first.needs == () and not [each for each in graph if "files" in each.needs]
+    [last] = [each for each in graphs.PLANNED if "files" in each.needs]
+    assert last.name == "release_address"

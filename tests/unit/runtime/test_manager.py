@@ -609,8 +609,8 @@ def test_a_hand_over_that_takes_its_time_ends_with_the_address_when_this_server_
         await asyncio.sleep(6)
         raise StepFailed("it took too long")
 
-    steps = tuple(Step("checkpoint", slow, timeout=60) if step.name == "checkpoint" else step for step in graphs.HAND_OVER)
-    monkeypatch.setattr(graphs, "HAND_OVER", steps)
+    steps = tuple(Step("checkpoint", slow, timeout=60) if step.name == "checkpoint" else step for step in graphs.PLANNED)
+    monkeypatch.setattr(graphs, "PLANNED", steps)
 
     async def test(pair: Pair) -> None:
         handing = asyncio.create_task(pair.one.manager.requests.fail_over(False, lambda text: None))

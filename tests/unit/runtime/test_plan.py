@@ -134,7 +134,7 @@ def test_a_journal_that_cannot_be_read_tells_of_nothing(tmp_path: Path, said: st
     assert Journal(path).load() is None
 
 
-@pytest.mark.parametrize("name", ["BECOME_ACTIVE", "FENCE", "HAND_OVER", "ABANDON"])
+@pytest.mark.parametrize("name", ["BECOME_ACTIVE", "FENCE", "HAND_OVER", "PLANNED", "ABANDON"])
 def test_the_graphs_are_sound(name: str) -> None:
     assert list(problems(getattr(graphs, name))) == []
 
@@ -156,3 +156,5 @@ def test_no_address_without_a_database_that_takes_writes_and_a_record_of_who_ser
     assert handing_over["hand_over"] == ("stop_database",)
     assert handing_over["stop_database"] == ("release_address",)
     assert handing_over["release_address"] == ("stream",)
+    planned = {one.name: one.needs for one in graphs.PLANNED}
+    assert planned == handing_over | {"release_address": ("stream", "files")}

@@ -23,7 +23,7 @@ from swg_ha.plan import Skip, Step, StepFailed
 from swg_ha.record import Record, Store, newest
 from swg_ha.settings import Commands, Limits, Paths
 from swg_ha.shared import module_xml
-from swg_ha.steps import claim, conf_ready, policy_server, staged_files
+from swg_ha.steps import claim, conf_ready, policy_server, staged_files, stop_database
 from swg_ha.steps.world import command
 
 GO = threading.Event()
@@ -344,3 +344,16 @@ def test_the_policy_server_counts_as_started_when_it_is_up(tmp_path: Path) -> No
         asyncio.run(policy_server.start(commanding(policy_server_start=("/bin/true",), policy_server_health=("/bin/false",))))
     with pytest.raises(Skip):
         asyncio.run(policy_server.start(commanding(policy_server_health=("/bin/false",))))
+
+
+@pytest.mark.parametrize("state, ended, forgiven", [("primary", None, False), ("primary", "0/42", True), ("stopped", None, True)])
+def test_a_planned_hand_over_needs_a_clean_end_of_what_took_writes(state: str, ended: str | None, forgiven: bool) -> None:
+    database = SimpleNamespace(observe=lambda: SimpleNamespace(state=state), stop=lambda deadline: ended)
+    there: Any = SimpleNamespace(postgres=database, lsn=None, settings=SimpleNamespace(peer_node="ps2"))
+    if forgiven:
+        asyncio.run(stop_database.PLANNED.run(there))
+    else:
+        with pytest.raises(StepFailed, match="did not end cleanly .*ps2 may not have everything; '--force'"):
+            asyncio.run(stop_database.PLANNED.run(there))
+    # One that must leave leaves.
+    asyncio.run(stop_database.STEP.run(there))

@@ -113,7 +113,8 @@ class Requests:
         verdict = Verdict(PASSIVE, "FORCED" if force else "REQUESTED", "an operator asked for it", HAND_OVER)
         world = self._manager.world()
         world.forced = force
-        self._manager.change(PASSIVE, "forced" if force else "planned", verdict, graphs.HAND_OVER, world)
+        graph = graphs.HAND_OVER if force else graphs.PLANNED
+        self._manager.change(PASSIVE, "forced" if force else "planned", verdict, graph, world)
         return await self._followed_by(progress, lost)
 
     async def _force(self, progress: Callable[[str], None]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..plan import Skip, Step
 from .world import World
 
-# What has changed just before a hand-over gets so many seconds. The hand-over does not wait for it.
+# What has changed just before a hand-over gets so many seconds.
 PATIENCE = 3.0
 NOT_HERE = "no files are replicated here"
 
@@ -36,6 +36,5 @@ async def finish(world: World) -> str:
 
 # What the other server had staged here comes first: what this one had before is older.
 START = Step("files", start, needs=("address", "staged_files"), timeout=45)
-# The other server takes nothing more once it is active, so nobody needs to wait for it.
 FINISH = Step("files", finish, timeout=30)
 STOP = Step("files", stop, timeout=25)

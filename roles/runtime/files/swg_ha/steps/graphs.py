@@ -54,12 +54,23 @@ _AFTER = (marker.PASSIVE, manager.PASSIVE, policy_server.STOP)
 FENCE: Graph = (files.STOP, release_address.FENCE, stop_database.STEP, *_AFTER)
 # The disk hangs: what is committed is at the other server or lost, and waiting for this one helps nobody.
 ABANDON: Graph = (files.STOP, release_address.FENCE, stop_database.ABANDON, hand_over.ABANDON, *_AFTER)
+# Something is wrong here, and the other server is better off: what is not over in time is not waited for.
 HAND_OVER: Graph = (
     files.FINISH,
     checkpoint.STEP,
     stream.STEP,
     release_address.HAND_OVER,
     stop_database.STEP,
+    hand_over.STEP,
+    *_AFTER,
+)
+# An operator asked for it: what has changed is copied first, and where anything is not as it should be, this server goes on.
+PLANNED: Graph = (
+    files.FINISH,
+    checkpoint.STEP,
+    stream.STEP,
+    release_address.PLANNED,
+    stop_database.PLANNED,
     hand_over.STEP,
     *_AFTER,
 )

@@ -15,3 +15,5 @@ async def run(world: World) -> str:
 
 FENCE = Step("release_address", run, essential=True, timeout=5)
 HAND_OVER = Step("release_address", run, needs=("stream",), essential=True, timeout=5)
+# What has changed is copied while this server still serves: what the other one gets after it has looked, it does not install.
+PLANNED = Step("release_address", run, needs=("stream", "files"), essential=True, timeout=5)

@@ -105,9 +105,10 @@ def dual_writes(acknowledged: Iterable[Acknowledged]) -> list[tuple[Acknowledged
 
 @dataclass(frozen=True)
 class Look:
-    """One sample of a server: see sampler.py."""
+    """One sample of a server: see sampler.py. The database was asked at ``at``, and has answered at ``answered``."""
 
     at: float
+    answered: float
     address: bool
     database: str
     timeline: int | None = None
@@ -115,7 +116,7 @@ class Look:
 
 def looks(lines: Iterable[str]) -> list[Look]:
     """Read a sampler's lines. One that is cut off, as a power cut does, is left out."""
-    found = [Look(line["at"], line["address"], line["database"], line["timeline"]) for line in records(lines)]
+    found = [Look(line["at"], line["answered"], line["address"], line["database"], line["timeline"]) for line in records(lines)]
     return sorted(found, key=lambda look: look.at)
 
 
@@ -135,7 +136,7 @@ Span = tuple[float, float]
 
 
 def spans(samples: Sequence[Look], holds: Iterable[bool]) -> list[Span]:
-    """The times for which something held, from the first look of a row of them to the last."""
+    """The times for which something surely held: from the answer to the first look of a row of them to the question of the last."""
     found: list[Span] = []
     before: float | None = None
     for look, held in zip(samples, holds, strict=True):
@@ -143,7 +144,7 @@ def spans(samples: Sequence[Look], holds: Iterable[bool]) -> list[Span]:
             if before is not None and look.at - before <= BLIND:
                 found[-1] = (found[-1][0], look.at)
             else:
-                found.append((look.at, look.at))
+                found.append((look.answered, look.at))
             before = look.at
         else:
             before = None

@@ -83,7 +83,13 @@ def main() -> None:
             held = has_address(address)
             at = time.monotonic()
             state, timeline = database.ask()
-            print(json.dumps({"at": at, "address": held and has_address(address), "database": state, "timeline": timeline}), file=out)
+            answered = time.monotonic()
+            print(
+                json.dumps(
+                    {"at": at, "answered": answered, "address": held and has_address(address), "database": state, "timeline": timeline}
+                ),
+                file=out,
+            )
             time.sleep(max(0.0, at + EVERY - time.monotonic()))
 
 

@@ -27,10 +27,9 @@ def test_a_hand_over_under_load_loses_nothing(pair: Pair) -> None:
     """And there again, back: writes stop for less than a second."""
     active, passive = pair.active, pair.passive
     with watched(pair) as watch:
-        begin = time.monotonic()
         with pair.lab.watching(active, LOAD) as said:
             eventually(lambda: "begin" in said(), 60, "there is load")
-            watch.probe.resumes(10, "under load")
+            begin = watch.probe.resumes(10, "under load")
             pair.failover()
             watch.probe.resumes(10, "on the other server")
         pair.wait_redundant(30)

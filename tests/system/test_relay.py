@@ -68,7 +68,7 @@ def test_a_line_of_a_moment_ago_is_seen_on_the_other_server(pair: Lab, reader: s
     said = f"said {uuid.uuid4()}"
     pair.sh(writer, f"logger --tag relaytest '{said}'")
     eventually(
-        lambda: f" {writer} relaytest" in pair.sh(reader, f"ha logs --peer -n 20 | grep -F '{said}' || true"), 1.5, "the line is seen"
+        lambda: f" {writer} relaytest" in pair.sh(reader, f"ha logs --peer -n 500 | grep -F '{said}' || true"), 5, "the line is seen"
     )
     assert said in pair.sh(reader, "ha logs --peer --since 1m")
     assert said not in pair.sh(reader, "ha logs --since 1m")

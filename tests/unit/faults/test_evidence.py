@@ -81,15 +81,15 @@ def test_one_timeline_belongs_to_one_server() -> None:
 
 
 def row(begin: float, end: float, *, address: bool = False, database: str = "standby") -> list[Look]:
-    return [Look(begin + n * 0.05, address, database) for n in range(round((end - begin) / 0.05) + 1)]
+    return [Look(begin + n * 0.05, begin + n * 0.05, address, database) for n in range(round((end - begin) / 0.05) + 1)]
 
 
 def test_samples_are_read_in_the_order_of_their_times() -> None:
     lines = [
-        '{"at": 2, "address": true, "database": "primary", "timeline": 1}',
-        '{"at": 1, "address": false, "database": "down", "timeline": null}',
+        '{"at": 2, "answered": 2.1, "address": true, "database": "primary", "timeline": 1}',
+        '{"at": 1, "answered": 1.1, "address": false, "database": "down", "timeline": null}',
     ]
-    assert looks([*lines, '{"at": 3, "addr']) == [Look(1, False, "down"), Look(2, True, "primary", 1)]
+    assert looks([*lines, '{"at": 3, "addr']) == [Look(1, 1.1, False, "down"), Look(2, 2.1, True, "primary", 1)]
 
 
 def test_two_primaries_at_the_same_time_are_seen() -> None:

@@ -107,7 +107,7 @@ def test_each_gets_its_answer(request_: bytes, expected: int, tmp_path: Path) ->
         assert status(answer) == expected, answer
         assert answer.count(b"HTTP/1.1 ") == 1 and b'{"error": "' in answer
 
-    served(use, tmp_path, receive=0.3)
+    served(use, tmp_path, receive=0.3 if expected == 408 else 2.0)
 
 
 def test_who_goes_away_gets_none(tmp_path: Path) -> None:

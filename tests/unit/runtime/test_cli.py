@@ -565,8 +565,8 @@ def test_a_reader_that_has_seen_enough(places, manager):
 
 
 def test_a_full_disk_behind_standard_output(places, manager):
+    manager.answers["why"] = {"why": ["x"]}
     with open("/dev/full", "w") as full, process(places, "why", stdout=full, text=True) as running:
-        manager.answers["why"] = {"why": ["x"]}
         _, err = running.communicate(timeout=10)
     assert running.returncode != 0
     assert "No space left on device" in err and "Traceback" not in err

@@ -52,7 +52,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
     monkeypatch.setattr(gate, "STATE", str(places.state))
     monkeypatch.setattr(gate, "CONTROL", str(places.control))
     monkeypatch.setattr(gate, "LOG", str(tmp_path / "log"))
-    monkeypatch.setattr(gate, "BOUNDS", {"start": 10.0, "stop": 0.5})
+    monkeypatch.setattr(gate, "BOUNDS", {"start": 10.0, "stop": 10.0})
     yield places
     places.close()
 
@@ -107,6 +107,12 @@ def test_a_refusal_is_logged_and_no_failure(places: Places) -> None:
     assert places.logged().endswith("ha_manager said: STALE_EPOCH: ps2 has newer data")
 
 
+@pytest.fixture
+def hasty(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gate.BOUNDS, "stop", 0.5)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_a_manager_that_does_not_run_is_waited_for_only_so_long(places: Places) -> None:
     began = time.monotonic()
     assert gate.main([RESOURCE, "stop"]) == 0
@@ -117,6 +123,7 @@ def test_a_manager_that_does_not_run_is_waited_for_only_so_long(places: Places) 
     )
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_manager_that_hangs_is_waited_for_only_so_long(places: Places) -> None:
     async def hang(_request: dict[str, Any], _progress: Progress) -> dict[str, Any]:
         await asyncio.sleep(3600)

@@ -23,7 +23,7 @@ import pytest
 from swg_ha import peer
 from swg_ha.peer import PeerError, PeerLink, PeerRefused
 
-BEAT = 0.1
+BEAT = 0.2
 SILENCE = 3 * BEAT
 LINKS = [("127.0.0.2", "127.0.0.3"), ("127.0.1.2", "127.0.1.3")]
 STRANGER = "127.0.0.9"

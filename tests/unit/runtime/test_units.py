@@ -135,7 +135,7 @@ COUNTED = (
 def failing(systemd: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, states: str = "active\n\nfailed\n") -> list[str]:
     """What units.failed makes of a systemd that answers so."""
     monkeypatch.setattr(units, "PRIVATE", str(systemd / "private"))
-    monkeypatch.setattr(units, "_PATIENCE", 1.0)
+    monkeypatch.setattr(units, "_PATIENCE", 10.0)
     (systemd / "show").write_text(states)
 
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

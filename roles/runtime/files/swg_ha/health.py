@@ -14,6 +14,8 @@ from . import processes
 
 # Between two questions: little beside what an application takes to start, much beside what a question costs.
 PAUSE = 0.05
+# The last question gets this much time, so that it is told what is wrong.
+LEAST = 0.5
 # Of one question. An application that does not answer one may answer the next.
 QUESTION = 5.0
 # Nobody needs to read more of an answer than its first line.
@@ -33,7 +35,7 @@ async def wait(check: Sequence[str], limit: float) -> float:
     while True:
         left = began + limit - loop.time()
         try:
-            await ask(check, min(QUESTION, max(left, PAUSE)))
+            await ask(check, min(QUESTION, max(left, LEAST)))
             return loop.time() - began
         except NotHealthy:
             if left <= PAUSE:

@@ -56,6 +56,16 @@ def test_what_is_due_and_what_went_wrong_outlast_the_process(tmp_path: Path) -> 
     assert again.problems == () and json.loads(path.read_text()) == {"due": ["conf_ready"], "problems": []}
 
 
+def test_what_failed_is_not_due_at_the_next_boot(tmp_path: Path) -> None:
+    installs = Installs(tmp_path / "staged.json")
+    installs.begin()
+    installs.done("staged_files", PROBLEMS)
+    installs.failed("conf_ready", "conf_ready: not done within 300 s")
+    again = Installs(installs.path)
+    again.load()
+    assert (again.due, again.problems) == (frozenset(), (*PROBLEMS, ("STAGED_NOT_INSTALLED", "conf_ready: not done within 300 s")))
+
+
 def test_what_is_due_already_is_not_written_again(tmp_path: Path) -> None:
     installs = Installs(tmp_path / "staged.json")
     installs.begin()

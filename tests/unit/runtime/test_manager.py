@@ -462,6 +462,20 @@ def test_only_who_takes_over_installs_what_is_staged(run: Callable[..., None], t
     run(test)
 
 
+def test_what_could_not_be_installed_at_a_takeover_is_not_installed_at_a_boot(
+    run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staged_files, "MODULE_XML", tmp_path)
+
+    async def test(pair: Pair) -> None:
+        (pair.two.folder / "ha").mkdir()
+        await pair.one.manager.requests.fail_over(False, lambda text: None)
+        await until(lambda: "STAGED_NOT_INSTALLED" in str(pair.two.manager.document()["problems"]), "the status tells it")
+        assert pair.two.manager.installs.due == frozenset()
+
+    run(test)
+
+
 def test_after_a_hand_over_that_failed_the_old_active_serves_and_the_other_one_knows(run: Callable[..., None]) -> None:
     async def test(pair: Pair) -> None:
         pair.two.promotion = PostgresError("no room")

@@ -548,7 +548,7 @@ def _acknowledge(call: Call) -> int:
     if call.args.all:
         document = call.document()
         names = [str(kept["name"]) for kept in document.get("quarantine") or [] if not kept.get("acknowledged")]
-        if any(str(problem.get("code")).startswith("STAGED_FILE") for problem in document.get("problems") or []):
+        if any(str(problem.get("code")).startswith("STAGED_") for problem in document.get("problems") or []):
             names.append("staged_files")
     for name in names:
         call.ask("acknowledge", name=name)

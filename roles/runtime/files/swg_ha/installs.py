@@ -19,6 +19,7 @@ from .record import Record
 from .shared import durable
 
 STEPS = frozenset({"conf_ready", "staged_files"})
+NOT_INSTALLED = "STAGED_NOT_INSTALLED"
 Problem = tuple[str, str]
 
 
@@ -64,6 +65,13 @@ class Installs:
             self.due -= {step}
             if step == "staged_files":
                 self.problems = tuple(problems)
+            self._write()
+
+    def failed(self, step: str, why: str) -> None:
+        """A step has come to nothing. What was staged for it grows old from now on: to install it at a later boot would do harm."""
+        with self._lock:
+            self.due -= {step}
+            self.problems = (*self.problems, (NOT_INSTALLED, why))
             self._write()
 
     def acknowledge(self) -> None:

@@ -702,7 +702,18 @@ class Manager:
             tell(
                 Event.TRANSITION_ENDED, node=names["node"], kind=names["kind"], outcome=transition["outcome"], seconds=transition["seconds"]
             )
+        await self._see_to_installs(transition)
         await self._keep_in_mind(transition)
+
+    async def _see_to_installs(self, transition: dict[str, Any]) -> None:
+        """What could not be installed is an operator's from now on."""
+        for step in transition["steps"]:
+            name, state, reason = step["name"], step["state"], step["reason"]
+            if state == plan.FAILED and name in self.installs.due:
+                await asyncio.to_thread(
+                    self.installs.failed, name, f"{name}: {reason}: what {self.settings.peer_node} had left here is not in its place"
+                )
+                self.wake()
 
     async def _keep_in_mind(self, transition: dict[str, Any]) -> None:
         await asyncio.wait({self._aside("timeline", lambda: self.timeline.add(transition))}, timeout=DISK_PATIENCE)

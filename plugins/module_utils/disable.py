@@ -65,6 +65,7 @@ def _not_connected(passive: str, active: str, server: Mapping[str, Any]) -> list
     )
     if not server["reachable"]:
         return [f"the passive server {passive} cannot be reached: {remedy}"]
-    if server["postgres"]["role"] == "standby" and not server["postgres"]["streaming"]:
+    # One whose PostgreSQL is stopped receives nothing either, unless it has left the pair already.
+    if server["postgres"]["role"] != "primary" and not server["postgres"]["streaming"] and not _ordinary(server):
         return [f"the passive server {passive} receives nothing from {active}, so that its copy may be old: {remedy}"]
     return []

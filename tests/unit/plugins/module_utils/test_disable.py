@@ -20,6 +20,7 @@ SILENT = server("standby")
 GONE = server(None, running=False, reachable=False)
 ORDINARY = server("primary", running=False)
 BARE = server(None, running=False)
+STOPPED = server("stopped")
 
 
 def report(ps1, ps2, active="ps1"):
@@ -39,7 +40,8 @@ def report(ps1, ps2, active="ps1"):
         (report(PRIMARY, STANDBY), "ps2", ["ps1"]),
         # The active burned down: its passive receives nothing, and goes on with what it has.
         (report(GONE, SILENT, None), "ps1", ["ps2"]),
-        # A run that was cut off: the passive was done, or the first of two was.
+        # A run that was cut off: the passive was done, or the first of two was. One booted meanwhile, and nobody started its PostgreSQL.
+        (report(PRIMARY, server("stopped", running=False)), "", ["ps2", "ps1"]),
         (report(PRIMARY, ORDINARY), "", ["ps2", "ps1"]),
         (report(ORDINARY, ORDINARY, None), "", ["ps2", "ps1"]),
         # Both take writes: the one that holds the address goes on.
@@ -75,6 +77,7 @@ def test_whose_service_goes_on(found, leave_behind, serves):
     ("found", "leave_behind", "words"),
     [
         (report(PRIMARY, GONE), "", [["the passive server ps2 cannot be reached", "disable_ha_leave_behind=ps2", "raise the virtual IP"]]),
+        (report(PRIMARY, STOPPED), "", [["the passive server ps2 receives nothing", "disable_ha_leave_behind=ps2"]]),
         (
             report(PRIMARY, SILENT),
             "",

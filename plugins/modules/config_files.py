@@ -42,6 +42,12 @@ options:
         description: Its permissions, in octal.
         type: str
         default: "0755"
+      recurse:
+        description:
+          - Where it has another owner or group, give what is in it to the new ones first, and the folder itself last, so that a run that was
+            cut off is carried on by the next one. No link is followed.
+        type: bool
+        default: false
   files:
     description:
       - The files, in the order in which they are written.
@@ -129,26 +135,30 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.swg.ha.plugins.module_utils.durable import locked, make_folders, replace, sync
+from ansible_collections.swg.ha.plugins.module_utils.durable import locked, make_folders, replace, sync, sync_file_system
 
-FOLDER_OPTIONS = {
+OWNED = {
     "path": {"type": "path", "required": True},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
-    "mode": {"type": "str", "default": "0755"},
 }
-FILE_OPTIONS = {**FOLDER_OPTIONS, "content": {"type": "str", "required": True}, "mode": {"type": "str", "default": "0644"}}
+FOLDER_OPTIONS = {**OWNED, "mode": {"type": "str", "default": "0755"}, "recurse": {"type": "bool", "default": False}}
+FILE_OPTIONS = {**OWNED, "mode": {"type": "str", "default": "0644"}, "content": {"type": "str", "required": True}}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file as it is to be; content None: a folder. Its owner is named: in a dry run the account may not exist yet."""
+    """A file as it is to be; content None: a folder. Its owner is named: in a dry run the account may not exist yet.
+
+    recurse: what is in a folder that gets another owner gets it as well.
+    """
 
     path: str
     content: str | None
     owner: str
     group: str
     mode: int
+    recurse: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ def wanted(params: dict[str, Any]) -> Wanted:
         mode = int(params["mode"], 8)
     except ValueError as error:
         raise ValueError(f"the mode of {params['path']} is {params['mode']!r}: it must be octal, like '0644'") from error
-    return Wanted(params["path"], params.get("content"), params["owner"], params["group"], mode)
+    return Wanted(params["path"], params.get("content"), params["owner"], params["group"], mode, params.get("recurse", False))
 
 
 def name_of(number: int, database: Any) -> str:
@@ -215,6 +225,9 @@ def write(want: Wanted) -> None:
         if not leads_to_folder(want.path):
             # For nobody else until it is its owner's.
             os.mkdir(want.path, 0o700)
+        found = os.stat(want.path)
+        if want.recurse and (found.st_uid, found.st_gid) != (uid, gid):
+            give_contents(want.path, uid, gid)
         os.chown(want.path, uid, gid)
         os.chmod(want.path, want.mode)
         sync(want.path)
@@ -229,6 +242,18 @@ def write(want: Wanted) -> None:
 
     with locked(folder):
         replace(want.path, want.content.encode("utf-8", errors="surrogateescape"), prepare)
+
+
+def give_contents(folder: str, uid: int, gid: int) -> None:
+    """Have all that is in a folder belong to them. Raises OSError."""
+    for _path, folders, files, inside in os.fwalk(folder, topdown=False, follow_symlinks=False):
+        for name in folders + files:
+            os.chown(name, uid, gid, dir_fd=inside, follow_symlinks=False)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_file_system(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: str) -> None:

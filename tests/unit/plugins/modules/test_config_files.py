@@ -184,3 +184,34 @@ def test_a_removal_that_is_cut_off_leaves_the_last_one(tmp_path, capsys, monkeyp
     monkeypatch.setattr(config_files, "sync", cut)
     result = run(capsys, False, absent=[str(tmp_path / "first"), str(tmp_path / "last")])
     assert result["failed"] and os.listdir(tmp_path) == ["last"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give something away")
+def test_what_is_in_a_folder_follows_its_owner_before_it_does(tmp_path, monkeypatch):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub/file").write_text("x")
+    outside.write_text("x")
+    (folder / "sub/link").symlink_to(outside)
+    everything = [folder, folder / "sub", folder / "sub/file", folder / "sub/link"]
+    for path in [*everything, outside]:
+        os.chown(path, 1234, 1234, follow_symlinks=False)
+    wanted = config_files.Wanted(str(folder), None, OWNER, GROUP, 0o755, recurse=True)
+
+    def cut_off(path, uid, gid):
+        give(path, uid, gid)
+        raise OSError("cut off")
+
+    give = config_files.give_contents
+    monkeypatch.setattr(config_files, "give_contents", cut_off)
+    with pytest.raises(OSError, match="cut off"):
+        config_files.write(wanted)
+    assert config_files.differs(wanted, config_files.find(str(folder)))
+    monkeypatch.undo()
+    config_files.write(wanted)
+    assert {path.lstat().st_uid for path in everything} == {os.getuid()}
+    assert outside.stat().st_uid == 1234
+    # It is theirs already: what somebody else has put there since is left alone.
+    os.chown(folder / "sub/file", 1234, 1234)
+    config_files.write(wanted)
+    assert (folder / "sub/file").stat().st_uid == 1234

@@ -296,7 +296,9 @@ def test_the_passive_server_puts_the_list_into_its_configuration(tmp_path: Path,
         before, newer = module.read_bytes(), module.stat().st_mtime + 1
         assert await mine.listen({"files": [asdict(SHADOW)], "written": newer}) is False
         # A playbook has written this server's list after that of the active one was read.
-        assert await mine.listen({"files": [asdict(ARCHIVE)], "written": newer - 2}) is False
+        with pytest.raises(PeerRefused, match="was written later, and lists other files"):
+            await mine.listen({"files": [asdict(ARCHIVE)], "written": newer - 2})
+        assert await mine.listen({"files": [asdict(SHADOW)], "written": newer - 2}) is False
         assert module.read_bytes() == before
         assert await mine.listen({"files": [asdict(ARCHIVE)], "written": newer}) is True
         assert module_xml.parse(module.read_bytes()).files_to_replicate == (ARCHIVE,)

@@ -133,7 +133,13 @@ def _problems(manager: Manager, heartbeat_runs: bool) -> Iterator[tuple[str, str
         yield "VIRTUAL_IP_CONFLICT", f"another machine answers for the virtual IP: {', '.join(sorted(manager.senses.evidence.held_by))}"
     if manager.senses.peer_present() and manager.role == ACTIVE == manager.senses.peer_role():
         yield "SPLIT_BRAIN", "both servers are active"
-    for problem in (manager.store.problem, manager.timeline.problem, manager.installs.problem, manager.settings_error):
+    for problem in (
+        manager.store.problem,
+        manager.timeline.problem,
+        manager.installs.problem,
+        manager.pause.problem,
+        manager.settings_error,
+    ):
         if problem:
             yield "FILE", problem
     yield from manager.files.problems()

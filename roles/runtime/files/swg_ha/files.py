@@ -471,8 +471,10 @@ class Files:
             raise ValueError("the files to replicate are no list of objects")
         with durable.locked(str(self._module.parent)):
             before = self._module.read_bytes()
-            if written < self._written_at() or [asdict(file) for file in module_xml.parse(before).files_to_replicate] == files:
+            if [asdict(file) for file in module_xml.parse(before).files_to_replicate] == files:
                 return False
+            if written < self._written_at():
+                raise PeerRefused("NEWER", f"{self._module} here was written later, and lists other files: 'enable_ha' makes both alike")
             after = module_xml.edit(before, {module_xml.FILES: files})
             durable.replace(str(self._module), after)
         return True

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("swg_ha.requests")
 
 HAND_OVER_PATIENCE = 120.0
+# What is in force already is written by then, or when the disk goes on.
+DISK_PATIENCE = 2.0
 # What is acknowledged by the name of the step that told of it.
 STAGED_FILES = "staged_files"
 
@@ -214,10 +216,12 @@ class Requests:
             raise Refused("USAGE", f"pause: {minutes!r} is not a number of minutes from 1 to {pause.LONGEST}")
         begun = pause.begin(minutes, by=str(request.get("by") or "root"), reason=str(request.get("reason") or ""))
         self._manager.pause.set(begun)
+        await self._manager.pause.kept(DISK_PATIENCE)
         return {"paused": begun, "peer": await self._tell_peer(begun)}
 
     async def _resume(self) -> dict[str, Any]:
         self._manager.pause.set(None)
+        await self._manager.pause.kept(DISK_PATIENCE)
         return {"peer": await self._tell_peer(None)}
 
     async def _tell_peer(self, begun: dict[str, str] | None) -> bool:

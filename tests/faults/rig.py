@@ -65,10 +65,6 @@ RestartSec=200ms
 WantedBy=multi-user.target
 """
 
-HEARTBEAT_PID = "/run/heartbeat.pid"
-# For so many whole seconds from its start Heartbeat has the other one wait two seconds longer than deadtime before it calls this one dead.
-YOUNG = 5
-
 # By server: on the service network, on the other one.
 ADDRESSES = {"ps1": ("192.0.2.11", "198.51.100.11"), "ps2": ("192.0.2.12", "198.51.100.12")}
 
@@ -140,14 +136,12 @@ class Pair:
         return DEADTIME[self.profile]
 
     def settle(self, seconds: float = 60) -> None:
-        """No fault, every host on, no pause, and redundant, with nothing left of what was before."""
+        """No fault, every host on, no pause, and redundant."""
         self.lab("heal")
         for host, status in self.statuses().items():
             if status is not None and status["paused"]:
                 self.ha(host, "resume")
         self.wait_redundant(seconds)
-        wait = f"until [ $(($(date +%s) - $(stat --format=%Y {HEARTBEAT_PID}))) -gt {YOUNG} ]; do sleep 0.2; done"
-        self.lab.sh(self.active, wait, timeout=YOUNG + 30)
 
     def ha(self, host: str, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return self.lab.try_run("exec", host, "--", "ha", *words, timeout=timeout)

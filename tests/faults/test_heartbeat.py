@@ -39,6 +39,21 @@ def test_heartbeat_is_killed_and_stays_dead(pair: Pair, whose: str) -> None:
     assert watch.story.longest_gap(killed) < (pair.deadtime + 2 if whose == "active" else UNNOTICED)
 
 
+@fault("G12", normal=True)
+def test_the_active_loses_power_right_after_a_start_of_its_heartbeat(pair: Pair) -> None:
+    """Which has asked the other Heartbeat for more patience than deadtime."""
+    active, passive = pair.active, pair.passive
+    with watched(pair, redundant_within=60) as watch:
+        kill(pair, active)
+        pair.wait_status(active, lambda status: status["heartbeat"]["running"], 10, "Heartbeat runs again")
+        pair.wait_status(passive, lambda status: status["heartbeat"]["peer"] == "active", 10, "the other one has heard it")
+        cut = time.monotonic()
+        pair.lab("power", "off", active)
+        watch.probe.resumes(20, "on the server that was passive")
+        pair.wait_role(passive, "active", 10)
+    assert watch.story.longest_gap(cut) < pair.deadtime + 1.5
+
+
 @fault("F25")
 @pytest.mark.parametrize("whose", ["active", "passive"])
 def test_heartbeat_is_killed_and_started_again(pair: Pair, whose: str) -> None:

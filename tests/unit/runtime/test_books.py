@@ -85,7 +85,7 @@ def test_what_heartbeat_tells_is_not_asked_for():
         await world.hear("ps1", "started")
         await world.hear("ps2", "active")
         await world.hear("ps1", "resources")
-        assert world.heartbeat.asked == ["rscstatus"]
+        assert world.heartbeat.asked == ["rscstatus"] * 2
         assert (world.books.peer, world.books.rscstatus, world.books.holding, world.books.gone_for) == ("active", "none", False, 0.0)
 
     play(test)
@@ -102,6 +102,19 @@ def test_an_answer_from_before_does_not_undo_that_the_peer_is_dead():
     play(test)
 
 
+def test_a_peer_that_has_asked_for_patience_and_is_silent_is_dead():
+    async def test(world):
+        await world.hear("ps1", "started")
+        await world.hear("ps2", "active")
+        for what, gives in (("silent", True), ("heard", False), ("silent", True)):
+            await world.hear("ps2", what)
+            assert (world.books.peer, world.books.gives) == ("active", gives)
+        await world.hear("ps1", "stopped")
+        assert not world.books.gives
+
+    play(test)
+
+
 @pytest.mark.parametrize("rscstatus, heard", [(None, True), ("none", False)], ids=["it hangs", "nobody listens"])
 def test_the_peer_is_asked_for_where_nothing_is_told(rscstatus, heard):
     async def test(world):
@@ -111,6 +124,28 @@ def test_the_peer_is_asked_for_where_nothing_is_told(rscstatus, heard):
         world.heartbeat.answers = {"rscstatus": rscstatus, "peer": None}
         await world.hear("ps1", "resources")
         assert world.books.peer is None and not world.books.gives
+
+    play(test)
+
+
+@pytest.mark.parametrize("answer, asked_again", [("transition", True), (None, True), ("all", False)])
+def test_one_that_has_not_settled_is_asked_again_soon(answer, asked_again, monkeypatch):
+    async def test(world):
+        monkeypatch.setattr(books_module, "SOON", 0.01)
+        running = asyncio.create_task(world.books.run())
+        await asyncio.sleep(0.05)
+        # Nobody listens: one that does not run is asked now and then.
+        assert world.heartbeat.asked.count("rscstatus") == 1
+        world.heartbeat.answers["rscstatus"] = answer
+        await world.hear("ps1", "started")
+        await asyncio.sleep(0.3)
+        assert (world.heartbeat.asked.count("rscstatus") > 4) == asked_again
+        world.heartbeat.answers["rscstatus"] = "none"
+        await asyncio.sleep(0.05)
+        asked = len(world.heartbeat.asked)
+        await asyncio.sleep(0.05)
+        assert (len(world.heartbeat.asked), world.books.rscstatus) == (asked, "none" if asked_again else answer)
+        running.cancel()
 
     play(test)
 

@@ -82,7 +82,7 @@ def process(master: Master) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-PS1 = Heartbeat("ps1", "ps2")
+PS1 = Heartbeat("ps1", "ps2", ["eth0", "eth1"])
 
 
 @pytest.mark.parametrize("word", ["all", "local", "foreign", "none", "transition"])
@@ -294,6 +294,20 @@ def test_a_heartbeat_that_comes_back_is_listened_to_again(register: Path) -> Non
     dead = packed(">>>\nt=status\nsrc=ps2\nst=dead\n<<<\n")
     told = watched(register, Daemon([]), Daemon([dead]))
     assert told == [("ps1", "started"), ("ps1", "stopped"), ("ps1", "started"), ("ps2", "dead"), ("ps1", "stopped")]
+
+
+def test_a_peer_is_silent_when_the_last_link_is_dead(register: Path) -> None:
+    def link(node: str, interface: str, status: str) -> bytes:
+        return packed(f">>>\nt=ifstat\nnode={node}\nifname={interface}\nst={status}\n<<<\n")
+
+    alone = Daemon(
+        [link("ps2", "eth0", "dead"), link("192.0.2.1", "eth1", "dead"), link("ps2", "192.0.2.1", "dead"), link("ps2", "eth0", "dead")]
+    )
+    assert watched(register, alone) == [("ps1", "started"), ("ps1", "stopped")]
+    steps = [("eth0", "dead"), ("eth1", "dead"), ("eth1", "up"), ("eth0", "up"), ("eth0", "dead"), ("eth1", "dead")]
+    # What the one before it said of its links is old.
+    told = watched(register, Daemon([link("ps2", *step) for step in steps]), Daemon([link("ps2", "eth1", "dead")]))
+    assert [what for node, what in told if node == "ps2"] == ["silent", "heard", "silent"]
 
 
 @pytest.mark.parametrize("nonsense", [HEADER.pack(1 << 21, 0xABCD), HEADER.pack(5, 1) + b"12345", packed("\n")[:9], b"\0\0"])

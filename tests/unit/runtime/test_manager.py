@@ -210,7 +210,7 @@ class FakeEvidence:
 
 
 class FakeHeartbeat:
-    def __init__(self, node: str, peer_node: str) -> None:
+    def __init__(self, node: str, peer_node: str, interfaces: list[str]) -> None:
         self.node, self.peer_node = node, peer_node
         self.holds: str | None = None
 

@@ -19,8 +19,9 @@ from .units import UnitError
 
 _log = logging.getLogger("swg_ha.books")
 
-# Between two requests to Heartbeat to move its resources (seconds).
+# Between two requests to Heartbeat to move its resources, and between two questions while it moves them, or has just started (seconds).
 BETWEEN_MOVES = 6.0
+SOON = 1.0
 # Heartbeat moves its resources in a second or two, or 15 after its start; what takes so long never ends. One server at a time starts it
 # anew, the active one first, after which both have settled in most cases.
 UNSETTLED = {ACTIVE: 20.0, PASSIVE: 35.0}
@@ -45,6 +46,7 @@ class Books:
         self.holding = False
         self.rscstatus: str | None = None
         self.peer: str | None = None
+        self._silent = False
         self._heartbeat, self._senses, self._link = heartbeat, senses, link
         self._interval, self._wake, self._spawn = interval, wake, spawn
         self._loop = asyncio.get_running_loop()
@@ -52,6 +54,7 @@ class Books:
         self._deaf_since: float | None = self._loop.time()
         self._unsettled_since: float | None = None
         self._moved = 0.0
+        self._unsettled = asyncio.Event()
         self._role: str | None = None
         self._left_alone = False
 
@@ -62,14 +65,20 @@ class Books:
 
     @property
     def gives(self) -> bool:
-        """Whether the resources are given to this server: one that Heartbeat calls dead loses them next, and no script needs to be waited for."""
-        return self.holding or self.peer == "dead"
+        """Whether the resources are given to this server: one that Heartbeat calls dead loses them next, and no script needs to be waited for.
+
+        One that is silent on all links is dead as well, whatever patience it has asked for.
+        """
+        return self.holding or self.peer == "dead" or self._silent
 
     async def run(self) -> None:
         """The manual's poll: it finds what Heartbeat did not tell."""
         while True:
             await self._ask()
-            await asyncio.sleep(self._interval())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval()):
+                    await self._unsettled.wait()
+                    await asyncio.sleep(SOON)
 
     async def _ask(self) -> None:
         self.rscstatus = await self._heartbeat.rscstatus()
@@ -78,6 +87,10 @@ class Books:
             self.peer = await self._heartbeat.peer()
         if self.rscstatus in ("all", "none"):
             self.holding = self.rscstatus == "all"
+        if self.rscstatus in (None, "transition") and self._deaf_since is None:
+            self._unsettled.set()
+        else:
+            self._unsettled.clear()
         await self._settle()
         self._wake()
 
@@ -96,15 +109,18 @@ class Books:
 
     def told(self, node: str, what: str) -> None:
         """As Heartbeat.watch tells it."""
-        if what == "resources":
+        if what in ("resources", "started"):
             self._spawn(self._ask(), "ask Heartbeat")
-        elif node == self._heartbeat.node:
+        if node == self._heartbeat.node and what in ("started", "stopped"):
             self._deaf_since = None if what == "started" else self._loop.time()
             if what == "stopped":
                 # What it said of the other server is old from now on.
-                self.peer = None
-        elif node == self._heartbeat.peer_node:
-            self.peer = what
+                self.peer, self._silent = None, False
+        elif node == self._heartbeat.peer_node and what != "resources":
+            if what in ("silent", "heard"):
+                self._silent = what == "silent"
+            else:
+                self.peer = what
         self._wake()
 
     def follow(self, role: str | None, *, changing: bool, stopped: bool) -> None:

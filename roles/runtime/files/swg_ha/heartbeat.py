@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from . import processes, units
@@ -41,11 +41,15 @@ _BETWEEN_QUESTIONS = 0.1
 
 
 class Heartbeat:
-    """Heartbeat on this server, the one of node; peer_node is the other one. Both are names as `uname -n` prints them."""
+    """Heartbeat on this server, the one of node; peer_node is the other one. Both are names as `uname -n` prints them.
 
-    def __init__(self, node: str, peer_node: str) -> None:
+    interfaces: those over which the two Heartbeats speak.
+    """
+
+    def __init__(self, node: str, peer_node: str, interfaces: Collection[str]) -> None:
         self.node = node
         self.peer_node = peer_node
+        self._interfaces = frozenset(interfaces)
 
     async def rscstatus(self) -> str | None:
         """all, local, foreign, none or transition; None: no answer."""
@@ -105,9 +109,11 @@ class Heartbeat:
         """Tell for ever what Heartbeat tells its clients, at once: told(node, what).
 
         what is what Heartbeat calls the node from now on - active, up, init, dead, or ping for a ping node that answers - or
-        "resources" when what the node holds has changed. Of this server it is also "started" and "stopped", as its Heartbeat is
-        there or not; after "started" the peer's status is told. That the peer is dead is known here a tenth of a second and more
-        before Heartbeat's scripts have got as far as the gate.
+        "resources" when what the node holds has changed. Of the peer it is also "silent" when nothing has come over any link for deadtime,
+        and "heard" when something comes again. Of this server it is also "started" and "stopped", as its Heartbeat is there or not; after
+        "started" the peer's status is told. That the peer is dead is known here a tenth of a second and more before Heartbeat's scripts
+        have got as far as the gate. "silent" comes when "dead" does, unless the peer's Heartbeat has asked for patience: it does so for the
+        first five seconds after its start (two seconds more than deadtime) and when it restarts (30 seconds).
         """
         patience = _BETWEEN_ATTEMPTS[0]
         while True:
@@ -139,8 +145,14 @@ class Heartbeat:
         writer.write(_packed({**request, "reqtype": "nodestatus", "node": self.peer_node}))
 
     async def _listen(self, reader: asyncio.StreamReader, told: Callable[[str, str], None]) -> None:
+        dead: set[str] = set()
         while True:
             match await _message(reader):
+                case {"t": "ifstat", "node": self.peer_node, "ifname": interface, "st": status} if interface in self._interfaces:
+                    silent = dead == self._interfaces
+                    dead = dead | {interface} if status == "dead" else dead - {interface}
+                    if (dead == self._interfaces) != silent:
+                        told(self.peer_node, "heard" if silent else "silent")
                 case {"t": "hbapi-resp", "reqtype": "nodestatus", "st": status}:
                     told(self.peer_node, status)
                 case {"t": "status", "src": node, "st": status}:

@@ -100,7 +100,7 @@ class Manager:
         self.requests = Requests(self)
         self.answers = Answers(self)
         self.postgres = Postgres(settings)
-        self.heartbeat = Heartbeat(settings.node, settings.peer_node)
+        self.heartbeat = Heartbeat(settings.node, settings.peer_node, [link.interface for link in settings.links])
         self.network = Network(settings.links, settings.virtual_ip, settings.times.ping_nodes)
         self.keeper = Keeper(settings, self.postgres, self._wanted, self.wake, self.look_at_quarantine)
         beat = min(max(settings.times.deadtime / 4, 0.1), 0.5)

@@ -102,19 +102,6 @@ def test_an_answer_from_before_does_not_undo_that_the_peer_is_dead():
     play(test)
 
 
-def test_a_peer_that_has_asked_for_patience_and_is_silent_is_dead():
-    async def test(world):
-        await world.hear("ps1", "started")
-        await world.hear("ps2", "active")
-        for what, gives in (("silent", True), ("heard", False), ("silent", True)):
-            await world.hear("ps2", what)
-            assert (world.books.peer, world.books.gives) == ("active", gives)
-        await world.hear("ps1", "stopped")
-        assert not world.books.gives
-
-    play(test)
-
-
 @pytest.mark.parametrize("rscstatus, heard", [(None, True), ("none", False)], ids=["it hangs", "nobody listens"])
 def test_the_peer_is_asked_for_where_nothing_is_told(rscstatus, heard):
     async def test(world):

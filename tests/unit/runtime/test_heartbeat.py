@@ -296,18 +296,25 @@ def test_a_heartbeat_that_comes_back_is_listened_to_again(register: Path) -> Non
     assert told == [("ps1", "started"), ("ps1", "stopped"), ("ps1", "started"), ("ps2", "dead"), ("ps1", "stopped")]
 
 
-def test_a_peer_is_silent_when_the_last_link_is_dead(register: Path) -> None:
+def test_a_peer_is_dead_when_the_last_link_is(register: Path) -> None:
     def link(node: str, interface: str, status: str) -> bytes:
         return packed(f">>>\nt=ifstat\nnode={node}\nifname={interface}\nst={status}\n<<<\n")
 
-    alone = Daemon(
-        [link("ps2", "eth0", "dead"), link("192.0.2.1", "eth1", "dead"), link("ps2", "192.0.2.1", "dead"), link("ps2", "eth0", "dead")]
-    )
-    assert watched(register, alone) == [("ps1", "started"), ("ps1", "stopped")]
-    steps = [("eth0", "dead"), ("eth1", "dead"), ("eth1", "up"), ("eth0", "up"), ("eth0", "dead"), ("eth1", "dead")]
-    # What the one before it said of its links is old.
-    told = watched(register, Daemon([link("ps2", *step) for step in steps]), Daemon([link("ps2", "eth1", "dead")]))
-    assert [what for node, what in told if node == "ps2"] == ["silent", "heard", "silent"]
+    def node(status: str) -> bytes:
+        return packed(f">>>\nt=status\nsrc=ps2\nst={status}\n<<<\n")
+
+    def told(*said: bytes) -> list[str]:
+        # What the Heartbeat before it said of its links is old.
+        before = Daemon([link("ps2", "eth0", "dead")])
+        return [what for whose, what in watched(register, before, Daemon(list(said))) if whose == "ps2"]
+
+    one, other = link("ps2", "eth0", "dead"), link("ps2", "eth1", "dead")
+    assert told(one, link("192.0.2.1", "eth1", "dead"), link("ps2", "192.0.2.1", "dead"), one) == []
+    assert told(other) == []
+    assert told(node("active"), one, other, link("ps2", "eth1", "up"), link("ps2", "eth0", "up")) == ["active", "dead", "active"]
+    # As it is when nobody has asked for patience, and when it comes back.
+    assert told(node("active"), node("dead"), one, other, link("ps2", "eth1", "up"), node("up")) == ["active", "dead", "up"]
+    assert told(node("active"), one, other, node("dead")) == ["active", "dead", "dead"]
 
 
 @pytest.mark.parametrize("nonsense", [HEADER.pack(1 << 21, 0xABCD), HEADER.pack(5, 1) + b"12345", packed("\n")[:9], b"\0\0"])

@@ -46,7 +46,6 @@ class Books:
         self.holding = False
         self.rscstatus: str | None = None
         self.peer: str | None = None
-        self._silent = False
         self._heartbeat, self._senses, self._link = heartbeat, senses, link
         self._interval, self._wake, self._spawn = interval, wake, spawn
         self._loop = asyncio.get_running_loop()
@@ -65,11 +64,8 @@ class Books:
 
     @property
     def gives(self) -> bool:
-        """Whether the resources are given to this server: one that Heartbeat calls dead loses them next, and no script needs to be waited for.
-
-        One that is silent on all links is dead as well, whatever patience it has asked for.
-        """
-        return self.holding or self.peer == "dead" or self._silent
+        """Whether the resources are given to this server: one that Heartbeat calls dead loses them next, and no script needs to be waited for."""
+        return self.holding or self.peer == "dead"
 
     async def run(self) -> None:
         """The manual's poll: it finds what Heartbeat did not tell."""
@@ -115,12 +111,9 @@ class Books:
             self._deaf_since = None if what == "started" else self._loop.time()
             if what == "stopped":
                 # What it said of the other server is old from now on.
-                self.peer, self._silent = None, False
+                self.peer = None
         elif node == self._heartbeat.peer_node and what != "resources":
-            if what in ("silent", "heard"):
-                self._silent = what == "silent"
-            else:
-                self.peer = what
+            self.peer = what
         self._wake()
 
     def follow(self, role: str | None, *, changing: bool, stopped: bool) -> None:

@@ -371,7 +371,7 @@ def _active(call: Call) -> bool:
         if status.marked(call.places.markers) != "active":
             return False
     virtual_ip = settings.load(call.places.runtime, call.places.module, call.places.ha_cf).virtual_ip
-    return virtual_ip is None or any(held.address.ip == virtual_ip.ip for held in rtnetlink.addresses())
+    return virtual_ip is None or bool(rtnetlink.holders(virtual_ip.ip))
 
 
 def _why(call: Call) -> int:

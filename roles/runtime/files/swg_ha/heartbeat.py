@@ -50,6 +50,8 @@ class Heartbeat:
         self.node = node
         self.peer_node = peer_node
         self._interfaces = frozenset(interfaces)
+        # Nothing has come from the peer over any link for deadtime.
+        self._silent = False
 
     async def rscstatus(self) -> str | None:
         """all, local, foreign, none or transition; None: no answer."""
@@ -57,8 +59,9 @@ class Heartbeat:
         return word if word in said.RESOURCE_STATUSES else None
 
     async def peer(self) -> str | None:
-        """What Heartbeat calls the other server: active, up, init or dead; None: no answer."""
-        return await self._ask("nodestatus", self.peer_node)
+        """What Heartbeat calls the other server: active, up, init or dead; None: no answer. One that ``watch`` found silent is dead."""
+        word = await self._ask("nodestatus", self.peer_node)
+        return None if word is None else self._called(word)
 
     def pid(self) -> int | None:
         """The number of Heartbeat's master process; None: it does not run."""
@@ -109,11 +112,12 @@ class Heartbeat:
         """Tell for ever what Heartbeat tells its clients, at once: told(node, what).
 
         what is what Heartbeat calls the node from now on - active, up, init, dead, or ping for a ping node that answers - or
-        "resources" when what the node holds has changed. Of the peer it is also "silent" when nothing has come over any link for deadtime,
-        and "heard" when something comes again. Of this server it is also "started" and "stopped", as its Heartbeat is there or not; after
-        "started" the peer's status is told. That the peer is dead is known here a tenth of a second and more before Heartbeat's scripts
-        have got as far as the gate. "silent" comes when "dead" does, unless the peer's Heartbeat has asked for patience: it does so for the
-        first five seconds after its start (two seconds more than deadtime) and when it restarts (30 seconds).
+        "resources" when what the node holds has changed. Of this server it is also "started" and "stopped", as its Heartbeat is there or
+        not; after "started" the peer's status is told. That the peer is dead is known here a tenth of a second and more before Heartbeat's
+        scripts have got as far as the gate.
+
+        A peer that is silent on all links for deadtime is dead. Heartbeat says so later where the peer's Heartbeat has asked it for
+        patience: two seconds more for its first five seconds, 30 when it is about to restart.
         """
         patience = _BETWEEN_ATTEMPTS[0]
         while True:
@@ -145,20 +149,31 @@ class Heartbeat:
         writer.write(_packed({**request, "reqtype": "nodestatus", "node": self.peer_node}))
 
     async def _listen(self, reader: asyncio.StreamReader, told: Callable[[str, str], None]) -> None:
-        dead: set[str] = set()
-        while True:
-            match await _message(reader):
-                case {"t": "ifstat", "node": self.peer_node, "ifname": interface, "st": status} if interface in self._interfaces:
-                    silent = dead == self._interfaces
-                    dead = dead | {interface} if status == "dead" else dead - {interface}
-                    if (dead == self._interfaces) != silent:
-                        told(self.peer_node, "heard" if silent else "silent")
-                case {"t": "hbapi-resp", "reqtype": "nodestatus", "st": status}:
-                    told(self.peer_node, status)
-                case {"t": "status", "src": node, "st": status}:
-                    told(node, status)
-                case {"t": "resource", "src": node}:
-                    told(node, "resources")
+        status: str | None = None
+        dead: frozenset[str] = frozenset()
+        try:
+            while True:
+                before = self._called(status)
+                match await _message(reader):
+                    case {"t": "hbapi-resp", "reqtype": "nodestatus", "st": word}:
+                        status, before = word, None
+                    case {"t": "status", "src": self.peer_node, "st": word}:
+                        status, before = word, None
+                    case {"t": "status", "src": node, "st": word}:
+                        told(node, word)
+                    case {"t": "resource", "src": node}:
+                        told(node, "resources")
+                    case {"t": "ifstat", "node": self.peer_node, "ifname": interface, "st": word} if interface in self._interfaces:
+                        dead = dead | {interface} if word == "dead" else dead - {interface}
+                        self._silent = dead == self._interfaces
+                if (called := self._called(status)) is not None and called != before:
+                    told(self.peer_node, called)
+        finally:
+            # What it said of its links is old from now on.
+            self._silent = False
+
+    def _called(self, status: str | None) -> str | None:
+        return "dead" if self._silent else status
 
     async def _ask(self, *question: str) -> str | None:
         answer = await processes.run([CL_STATUS, *question], _PATIENCE)

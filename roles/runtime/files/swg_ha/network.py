@@ -183,7 +183,7 @@ class Network:
     def _held(self) -> list[rtnetlink.Held]:
         if self.virtual_ip is None:
             return []
-        return [held for held in rtnetlink.addresses() if held.address.ip == self.virtual_ip.ip]
+        return rtnetlink.holders(self.virtual_ip.ip)
 
     def _pinger(self, heard: Callable[[str], None]) -> _Pinger:
         def link_to(node: str) -> Link | None:

@@ -60,10 +60,11 @@ def links() -> list[Link]:
     return [_link(body) for kind, body in _dump(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)) if kind == _RTM_NEWLINK]
 
 
-def addresses() -> list[Held]:
-    """Every IPv4 address of this network namespace."""
+def holders(address: IPv4Address) -> list[Held]:
+    """Where this network namespace has the address."""
     dump = _dump(_RTM_GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
-    return [_held(body) for kind, body in dump if kind == _RTM_NEWADDR]
+    # It is asked every second or two, and most of an answer is about other addresses: those are not taken apart.
+    return [held for kind, body in dump if kind == _RTM_NEWADDR and address.packed in body and (held := _held(body)).address.ip == address]
 
 
 def add_address(index: int, address: IPv4Interface) -> None:

@@ -31,8 +31,10 @@ _GREEN, _YELLOW, _RED = "32", "33", "31"
 
 
 def write(document: Document, path: Path = STATUS_FILE, *, durable: bool = False) -> None:
-    """Put the document into the file. Raises OSError, and ValueError for a number that JSON does not have."""
-    publish(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path, durable=durable)
+    """Put the document into the file, an entry a line. Raises OSError, and ValueError for a number that JSON does not have."""
+    # With indentation Python would do it without C, which is a good part of what a server at rest has to do.
+    entries = (f"{json.dumps(name)}: {json.dumps(value, allow_nan=False, ensure_ascii=False)}" for name, value in document.items())
+    publish("{\n" + ",\n".join(entries) + "\n}\n", path, durable=durable)
 
 
 def publish(text: str, path: Path, *, durable: bool = False) -> None:

@@ -14,6 +14,7 @@ from tests.faults.test_network import UNNOTICED
 from tests.system.pair import VIRTUAL_IP
 
 fault = pytest.mark.fault
+MACH_DOWN = "/usr/share/heartbeat/mach_down"
 NO_RESTART = "/run/systemd/system/heartbeat.service.d/zz_swg_probe.conf"
 
 
@@ -52,6 +53,24 @@ def test_the_active_loses_power_right_after_a_start_of_its_heartbeat(pair: Pair)
         watch.probe.resumes(20, "on the server that was passive")
         pair.wait_role(passive, "active", 10)
     assert watch.story.longest_gap(cut) < pair.deadtime + 1.5
+
+
+@fault("G13")
+def test_heartbeat_does_not_hear_the_end_of_its_own_takeover(pair: Pair) -> None:
+    """Its scripts spoil each other's messages now and then. Without this one it would move its resources for ever."""
+    active, passive = pair.active, pair.passive
+    with watched(pair, redundant_within=60) as watch:
+        pair.lab.sh(passive, f"sed --in-place=.whole 's/ha_clustermsg/: &/' {MACH_DOWN}")
+        try:
+            pair.lab("power", "off", active)
+            watch.probe.resumes(20, "on the server that was passive")
+            before = pair.lab.sh(passive, "cat /run/heartbeat.pid")
+            pair.wait_status(passive, lambda status: status["heartbeat"]["rscstatus"] == "transition", 15, "Heartbeat waits")
+            pair.lab("power", "on", active)
+            pair.wait_status(passive, lambda status: status["heartbeat"]["rscstatus"] == "all", 15, "Heartbeat has settled")
+            assert pair.lab.sh(passive, "cat /run/heartbeat.pid") == before
+        finally:
+            pair.lab.sh(passive, f"mv {MACH_DOWN}.whole {MACH_DOWN}")
 
 
 @fault("F25")

@@ -40,6 +40,10 @@ class Heartbeat:
         self.answers["rscstatus"] = "all"
         return True
 
+    def complete_takeover(self):
+        self.done.append("complete")
+        return True
+
     async def begin_anew(self):
         self.done.append("begin anew")
 
@@ -185,6 +189,22 @@ def test_nothing_is_moved_while_something_is_open(changing, stopped, present, pe
         world.books.follow(ACTIVE, changing=changing, stopped=stopped)
         await world.rest()
         assert world.heartbeat.done == []
+
+    play(test)
+
+
+@pytest.mark.parametrize("role, done", [(ACTIVE, ["complete"] * 2), (PASSIVE, [])])
+def test_a_takeover_whose_end_was_lost_is_ended_once_each_time(role, done, monkeypatch):
+    async def test(world):
+        monkeypatch.setattr(books_module, "LOST", 0.0)
+        world.link.peer_status = {"holding": True}
+        await world.hear("ps1", "started")
+        world.books.follow(role, changing=False, stopped=False)
+        for _ in range(2):
+            for answer in ("transition",) * 3 + ("all",):
+                world.heartbeat.answers["rscstatus"] = answer
+                await world.hear("ps1", "resources")
+        assert world.heartbeat.done == done
 
     play(test)
 

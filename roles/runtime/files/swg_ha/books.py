@@ -22,8 +22,10 @@ _log = logging.getLogger("swg_ha.books")
 # Between two requests to Heartbeat to move its resources, and between two questions while it moves them, or has just started (seconds).
 BETWEEN_MOVES = 6.0
 SOON = 1.0
-# Heartbeat moves its resources in a second or two, or 15 after its start; what takes so long never ends. One server at a time starts it
-# anew, the active one first, after which both have settled in most cases.
+# Heartbeat moves its resources in a second or two: after so many, it may wait for a message that was lost.
+LOST = 5.0
+# Or 15 seconds after its start; what takes longer never ends. One server at a time starts it anew, the active one first, after which both
+# have settled in most cases.
 UNSETTLED = {ACTIVE: 20.0, PASSIVE: 35.0}
 
 
@@ -52,6 +54,7 @@ class Books:
         # Since when Heartbeat cannot be listened to; None: it can.
         self._deaf_since: float | None = self._loop.time()
         self._unsettled_since: float | None = None
+        self._told_again = False
         self._moved = 0.0
         self._unsettled = asyncio.Event()
         self._role: str | None = None
@@ -91,13 +94,18 @@ class Books:
         self._wake()
 
     async def _settle(self) -> None:
-        """Start it anew where it moves its resources for ever."""
+        """Have it end a move of its resources that does not end by itself."""
         now, limit = self._loop.time(), UNSETTLED[self._role or PASSIVE]
         if self.rscstatus != "transition":
             self._unsettled_since = None
-        elif self._unsettled_since is None:
-            self._unsettled_since = now
-        elif now - self._unsettled_since > limit and self._senses.peer_present() and not self._left_alone:
+            return
+        if self._unsettled_since is None:
+            self._unsettled_since, self._told_again = now, False
+        lasts = now - self._unsettled_since
+        if lasts > LOST and self._role == ACTIVE and not self._told_again:
+            self._told_again = self._heartbeat.complete_takeover()
+            _log.warning("Heartbeat has not ended its take-over after %g s: it is told once more that it has", LOST)
+        elif lasts > limit and self._senses.peer_present() and not self._left_alone:
             self._unsettled_since = None
             _log.warning("Heartbeat has moved its resources for %g s and more: it is started anew, the service stays", limit)
             with suppress(UnitError):

@@ -86,6 +86,14 @@ class Heartbeat:
         """Have this server hold all resources. False: not within timeout seconds, or Heartbeat cannot be asked now."""
         return await self._move({"t": "hb_takeover", "rsc_hold": "all"}, "all", timeout)
 
+    def complete_takeover(self) -> bool:
+        """Tell Heartbeat once more that it has taken over what the peer held. False: it cannot be told now.
+
+        Its scripts write their messages in pieces (ha_clustermsg in shellfuncs), and two at a time spoil each other's. Without the one of
+        mach_down a take-over never ends, and nor does the peer's return.
+        """
+        return _send({"t": "resource", "rsc_hold": "foreign", "info": "mach_down"})
+
     async def start(self) -> None:
         """Raises UnitError."""
         await units.start(UNIT)

@@ -463,10 +463,15 @@ class Manager:
             else:
                 self._was_away(gap)
         self._contact_before = self.senses.look(self.role, self._away)
-        self._pause = self.senses.next_look()
+        self._pause = self._until_next_look()
         self._looking = self._loop.call_later(self._pause, self._look_around)
         if not self._calm():
             self.wake()
+
+    def _until_next_look(self) -> float:
+        """Seconds. Where there is time, together with a beat: at rest a wake-up costs more than the look."""
+        pause, beat, now = self.senses.next_look(), self.link.next_beat, self._loop.time()
+        return beat - now if pause == self._tick and beat is not None and 0 < beat - now <= self._tick else pause
 
     def _was_away(self, gap: float, why: str | None = None) -> None:
         """Nobody is served from an active server that did not look around for so long until it is known whether the other one took over."""

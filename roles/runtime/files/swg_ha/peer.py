@@ -104,7 +104,6 @@ class _Connection(asyncio.BufferedProtocol):
         self.gone: asyncio.Future[None] = loop.create_future()
         self.dropped = False
         self.heard_at = 0.0
-        self.watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -148,8 +147,6 @@ class _Connection(asyncio.BufferedProtocol):
         if self.dropped:
             return
         self.dropped = True
-        if self.watch is not None:
-            self.watch.cancel()
         if not self.greeted.done():
             self.greeted.set_result(reason)
         if self._transport is not None:
@@ -257,6 +254,11 @@ class PeerLink:
     def links(self) -> dict[str, bool]:
         """By the peer's address: is the connection of this link up."""
         return {link.peer_address: link.connection is not None for link in self._links}
+
+    @property
+    def next_beat(self) -> float | None:
+        """When it is due, by the loop's clock; None before the start."""
+        return None if self._timer is None else self._timer.when()
 
     @property
     def connected(self) -> bool:
@@ -521,13 +523,11 @@ class PeerLink:
             self._lose("no peer link is left")
         self._report()
 
-    def _watch(self, connection: _Connection) -> None:
-        limit = SILENT_BEATS * self._peer_beat
-        loop = asyncio.get_running_loop()
-        if loop.time() >= connection.heard_at + limit:
-            connection.drop(f"is silent for {limit:g} s")
-        else:
-            connection.watch = loop.call_at(connection.heard_at + limit, self._watch, connection)
+    def _drop_the_silent(self) -> None:
+        limit, now = SILENT_BEATS * self._peer_beat, asyncio.get_running_loop().time()
+        for link in self._links:
+            if link.connection and now >= link.connection.heard_at + limit:
+                link.connection.drop(f"is silent for {limit:g} s")
 
     def _report(self) -> None:
         if self._running:
@@ -539,6 +539,8 @@ class PeerLink:
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._beat, self._tick)
+        # With every beat, as each wake-up of its own would cost more than the look.
+        self._drop_the_silent()
         if loop.time() < self._asked_at + REFRESH:
             self._send(self._said_frame)
             return
@@ -626,7 +628,6 @@ class PeerLink:
         connection.greeted.set_result(None)
         if former:
             former.drop("has connected anew")
-        self._watch(connection)
         log.info("peer link %s - %s is up", link.address, link.peer_address)
         connection.send(self._beat_frame())
         for frame, _waiting, _kind in list(self._pending.values()):

@@ -30,8 +30,9 @@ _log = logging.getLogger("swg_ha.keeper")
 
 # How often PostgreSQL is looked at, in seconds: while it is as it should be, and while it is not.
 CALM, BUSY = 2.0, 0.4
-# While commits wait for the passive: when it answered last is known as exactly as that is looked at.
-AT_STAKE = 1.0
+# While commits wait for the passive. An idle one answers every second: looks that are not as far apart meet an answer that is young, now
+# and then, and tell how old the others are.
+AT_STAKE = 0.7
 CHECK_DEADLINE = 1.0
 DISK_DEADLINE = 2.0
 START_DEADLINE = 20.0

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -49,8 +50,8 @@ CONNECT_TIMEOUT = 3.0
 RELOADED = 0.05
 # A standby answers every second (wal_receiver_status_interval), and a little late.
 MOST_BETWEEN_ANSWERS = 1.2
-# By so much of a second two clocks may part within one: more than chrony lets one run fast or slow.
-DRIFT = 0.1
+# An answer is as old as it looks beside the youngest one of so many seconds, in which two clocks part by nothing that matters.
+YOUNGEST_OF = 10.0
 SEGMENT = re.compile(r"[0-9A-F]{24}")
 PROBE = ".swg_ha.probe"
 # PostgreSQL needs a whole segment of WAL at a time.
@@ -733,7 +734,7 @@ class _Ear:
         self._lock = threading.Lock()
         self._key: tuple[bool, str | None] | None = None
         self._looked = self._heard = 0.0
-        self._least = self._least_at = 0.0
+        self._ages: deque[tuple[float, float]] = deque()
 
     def heard(self, standby: bool, other: dict[str, Any] | None) -> float | None:
         """Seconds. The servers' times only tell that something came, or at most for how long nothing did: clocks jump."""
@@ -755,11 +756,13 @@ class _Ear:
 
         The clock may be off by whatever it likes: what counts is how much older this answer looks than the youngest one did.
         """
-        least = min(age, self._least + DRIFT * (now - self._least_at)) if self._key else age
-        # After a jump of a clock everything would look old for long.
-        self._least = max(least, age - MOST_BETWEEN_ANSWERS)
-        self._least_at = now
-        return age - self._least
+        if self._key is None:
+            self._ages.clear()
+        self._ages.append((now, age))
+        while now - self._ages[0][0] > YOUNGEST_OF:
+            self._ages.popleft()
+        # After a jump of a clock everything would look old for so long.
+        return min(age - min(age for _at, age in self._ages), MOST_BETWEEN_ANSWERS)
 
 
 class _Probe(threading.Thread):

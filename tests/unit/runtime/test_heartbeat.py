@@ -311,6 +311,7 @@ def test_a_peer_is_dead_when_the_last_link_is(register: Path) -> None:
     one, other = link("ps2", "eth0", "dead"), link("ps2", "eth1", "dead")
     assert told(one, link("192.0.2.1", "eth1", "dead"), link("ps2", "192.0.2.1", "dead"), one) == []
     assert told(other) == []
+    assert told(node("init"), one, other, node("active")) == ["init", "dead"]
     assert told(node("active"), one, other, link("ps2", "eth1", "up"), link("ps2", "eth0", "up")) == ["active", "dead", "active"]
     # As it is when nobody has asked for patience, and when it comes back.
     assert told(node("active"), node("dead"), one, other, link("ps2", "eth1", "up"), node("up")) == ["active", "dead", "up"]

@@ -181,7 +181,8 @@ class Heartbeat:
             self._silent = False
 
     def _called(self, status: str | None) -> str | None:
-        return "dead" if self._silent else status
+        # One that was never heard since Heartbeat's start is given its time (initdead): it may be booting as well.
+        return "dead" if self._silent and status in ("up", "active") else status
 
     async def _ask(self, *question: str) -> str | None:
         answer = await processes.run([CL_STATUS, *question], _PATIENCE)

@@ -42,7 +42,7 @@ class Heartbeat:
 
     def complete_takeover(self):
         self.done.append("complete")
-        return True
+        return False
 
     async def begin_anew(self):
         self.done.append("begin anew")
@@ -89,7 +89,8 @@ def test_what_heartbeat_tells_is_not_asked_for():
         await world.hear("ps1", "started")
         await world.hear("ps2", "active")
         await world.hear("ps1", "resources")
-        assert world.heartbeat.asked == ["rscstatus"] * 2
+        # The first question came before Heartbeat had told anything.
+        assert world.heartbeat.asked == ["rscstatus", "peer", "rscstatus"]
         assert (world.books.peer, world.books.rscstatus, world.books.holding, world.books.gone_for) == ("active", "none", False, 0.0)
 
     play(test)
@@ -137,6 +138,27 @@ def test_one_that_has_not_settled_is_asked_again_soon(answer, asked_again, monke
         await asyncio.sleep(0.05)
         assert (len(world.heartbeat.asked), world.books.rscstatus) == (asked, "none" if asked_again else answer)
         running.cancel()
+
+    play(test)
+
+
+def test_an_answer_to_a_question_from_before_is_not_believed():
+    async def test(world):
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def peer():
+            asked.set()
+            await answered.wait()
+            return "active"
+
+        world.heartbeat.peer = peer
+        world.books.told("ps1", "resources")
+        await asked.wait()
+        world.books.told("ps1", "started")
+        world.books.told("ps2", "dead")
+        answered.set()
+        await world.rest()
+        assert world.books.peer == "dead"
 
     play(test)
 

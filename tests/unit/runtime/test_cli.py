@@ -445,6 +445,13 @@ def test_failover_shows_its_progress_and_what_it_cost(ha, manager):
     assert manager.orders == [{"do": "failover", "force": False}]
 
 
+def test_a_server_that_goes_down_says_so(ha, manager):
+    manager.answers["failover"] = {"transition": hand_over(), "lost_bytes": 0}
+    assert ha("failover", "--leaving")[0] == 0
+    assert manager.orders == [{"do": "failover", "force": False, "leaving": True}]
+    assert "--leaving" not in ha("help")[1]
+
+
 def test_failover_json(ha, manager):
     manager.progress = ["ps1 is ready"]
     manager.answers["failover"] = {"transition": hand_over(), "lost_bytes": None}

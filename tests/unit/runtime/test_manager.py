@@ -52,6 +52,7 @@ class Machine:
         self.timeline = 1
         self.waits = False
         self.checkpointer_rests = True
+        self.ends_cleanly = True
         self.promotion: Exception | None = None
         self.disk = threading.Event()
         self.disk.set()
@@ -121,10 +122,10 @@ class FakePostgres:
         if text(self.machine.lsn) != position:
             raise PostgresError(f"it has replayed up to {text(self.machine.lsn)}, and not to {position}")
 
-    def stop(self, deadline: float) -> str:
+    def stop(self, deadline: float) -> str | None:
         self.machine.other.flow()
         self.machine.state = "stopped"
-        return text(self.machine.lsn)
+        return text(self.machine.lsn) if self.machine.ends_cleanly else None
 
     def kill(self) -> None:
         self.machine.state = "stopped"
@@ -458,6 +459,23 @@ def test_only_who_takes_over_installs_what_is_staged(run: Callable[..., None], t
         await pair.two.manager.requests.fail_over(False, lambda text: None)
         await until(lambda: "staged_files" not in pair.one.manager.installs.due, "installed")
         assert license.read_text() == "staged at ps1"
+
+    run(test)
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+def test_without_a_clean_end_only_a_server_that_goes_down_hands_over(run: Callable[..., None], leaving: bool) -> None:
+    async def test(pair: Pair) -> None:
+        pair.one.ends_cleanly = False
+        handing_over = pair.one.manager.requests.fail_over(False, lambda text: None, leaving=leaving)
+        if leaving:
+            await handing_over
+            await until(lambda: pair.two.held, "ps2 serves")
+            return
+        with pytest.raises(Refused, match="did not end cleanly"):
+            await handing_over
+        await until(lambda: pair.one.held and pair.one.state == "primary", "ps1 serves on", 5)
+        assert not pair.two.held
 
     run(test)
 

@@ -113,5 +113,8 @@ def test_a_disk_that_takes_nothing_is_told_of(tmp_path: Path) -> None:
         pause.set(begin(5, "ada", ""))
         assert not await pause.kept(5)
         assert pause.current is not None and "cannot be written (No such file" in (pause.problem or "")
+        # Its end is written all the same: nobody knows what the disk has.
+        pause.set(None)
+        assert await pause.kept(5) and pause.problem is None
 
     run(work)

@@ -218,9 +218,13 @@ def test_a_disk_that_fails_is_told_from_a_full_one(tmp_path: Path) -> None:
         (lambda looked: looked > 20, True),
         # A moment of rest between two checkpoints: it may not have read the configuration yet.
         (lambda looked: looked < 3, False),
+        # The setting itself is not known yet.
+        (lambda looked: None if looked < 9 else looked < 11, False),
+        # A checkpoint that takes its time rests between its writes.
+        (lambda looked: looked % 4 == 0, True),
     ],
 )
-def test_commits_wait_once_the_checkpointer_was_seen_at_rest(rests: Callable[[int], bool], seen: bool) -> None:
+def test_commits_wait_once_the_checkpointer_was_seen_at_rest(rests: Callable[[int], bool | None], seen: bool) -> None:
     looks = 0
 
     def ask(statement: str, until: float) -> Any:

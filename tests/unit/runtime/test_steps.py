@@ -155,6 +155,13 @@ def test_a_forced_claim_is_newer_than_what_the_other_server_may_have_done_since(
     assert (there.store.record.active, there.store.record.given, there.store.record.doubtful) == ("ps1", False, False)
 
 
+def test_a_forced_claim_of_a_hand_over_that_never_ended_can_be_given_back(tmp_path: Path) -> None:
+    there = world(tmp_path, record=Record(4, "ps1", switch_lsn="0/42"))
+    there.forced = True
+    asyncio.run(claim.STEP.run(there))
+    assert there.previous is not None and there.previous.given
+
+
 @pytest.mark.parametrize("step", [conf_ready.STEP, staged_files.STEP])
 def test_a_server_that_was_active_last_keeps_its_own_files(tmp_path: Path, step: Step[Any]) -> None:
     there = world(tmp_path, record=Record(4, "ps1"))

@@ -55,6 +55,8 @@ class Books:
         self._deaf_since: float | None = self._loop.time()
         self._unsettled_since: float | None = None
         self._told_again = False
+        # How often it has told of the peer.
+        self._words = 0
         self._moved = 0.0
         self._unsettled = asyncio.Event()
         self._role: str | None = None
@@ -81,9 +83,11 @@ class Books:
 
     async def _ask(self) -> None:
         self.rscstatus = await self._heartbeat.rscstatus()
-        if self.rscstatus is None or self._deaf_since is not None:
+        if self.rscstatus is None or self._deaf_since is not None or self.peer is None:
             # Otherwise it tells by itself, and an answer from before must not take the place of what it told meanwhile.
-            self.peer = await self._heartbeat.peer()
+            words, answer = self._words, await self._heartbeat.peer()
+            if words == self._words:
+                self.peer = answer
         if self.rscstatus in ("all", "none"):
             self.holding = self.rscstatus == "all"
         if self.rscstatus in (None, "transition") and self._deaf_since is None:
@@ -103,8 +107,10 @@ class Books:
             self._unsettled_since, self._told_again = now, False
         lasts = now - self._unsettled_since
         if lasts > LOST and self._role == ACTIVE and not self._told_again:
-            self._told_again = self._heartbeat.complete_takeover()
+            self._told_again = True
             _log.warning("Heartbeat has not ended its take-over after %g s: it is told once more that it has", LOST)
+            if not self._heartbeat.complete_takeover():
+                _log.warning("Heartbeat does not read what it is told")
         elif lasts > limit and self._senses.peer_present() and not self._left_alone:
             self._unsettled_since = None
             _log.warning("Heartbeat has moved its resources for %g s and more: it is started anew, the service stays", limit)
@@ -122,6 +128,7 @@ class Books:
                 self.peer = None
         elif node == self._heartbeat.peer_node and what != "resources":
             self.peer = what
+            self._words += 1
         self._wake()
 
     def follow(self, role: str | None, *, changing: bool, stopped: bool) -> None:

@@ -222,6 +222,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
     at_failover = command("failover", _failover, "Make the passive server the active one.", 300, changes=True)
     at_failover.add_argument("--force", action="store_true", help="even if it is not ready: what may be lost is told first")
     at_failover.add_argument("--yes", metavar="NODE", help="with --force: the name of the server that is to become active")
+    # The server is going down, whatever becomes of the hand-over (ha_handover.service).
+    at_failover.add_argument("--leaving", action="store_true", help=argparse.SUPPRESS)
     at_failover.add_argument("--json", action="store_true", help="print the outcome as JSON (progress goes to standard error)")
 
     at_replicate = command("replicate", _replicate, "Copy replicated files to the other server now, and wait.", 86400, changes=True)
@@ -447,7 +449,8 @@ def _failover(call: Call) -> int:
     def progress(text: str) -> None:
         print(plain(text), file=sys.stderr if args.json else sys.stdout, flush=True)
 
-    answer = call.ask("failover", progress, force=args.force)
+    leaving = {"leaving": True} if args.leaving else {}
+    answer = call.ask("failover", progress, force=args.force, **leaving)
     transition = answer.get("transition") or {"steps": []}
     outage, lost = timeline.outage(transition), answer.get("lost_bytes")
     if args.json:

@@ -91,6 +91,8 @@ class Pause:
             try:
                 await asyncio.to_thread(self._put_down, wanted)
             except OSError as error:
+                # Nobody knows what is there now: whatever comes next is written.
+                self._kept = {}
                 self.problem = (
                     f"{self._path} cannot be written ({error.strerror}): a restart of ha_manager will not know of the pause, or of its end"
                 )

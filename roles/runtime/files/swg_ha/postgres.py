@@ -137,10 +137,10 @@ SELECT json_agg(DISTINCT CASE WHEN owner IS NULL THEN 'file ' || file ELSE owner
       SELECT file, pg_filenode_relation(space, file) AS found FROM (VALUES {files}) AS files(space, file)) AS one) AS two) AS three
 WHERE file >= 16384 AND (owner IS NULL OR owner >= 16384);
 """
-# Whether this session knows that commits are to wait, and whether the checkpointer rests.
+# Whether this session knows that commits are to wait (null: it does not), and whether the checkpointer rests.
 WAITING_SQL = """
-SELECT current_setting('synchronous_standby_names') <> '' AND EXISTS (SELECT FROM pg_stat_activity
-  WHERE backend_type = 'checkpointer' AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay'))
+SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' THEN EXISTS (SELECT FROM pg_stat_activity
+  WHERE backend_type = 'checkpointer' AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')) END
 """
 DROP_SLOT_SQL = "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = '{slot}' AND NOT active;"
 
@@ -627,12 +627,13 @@ class Postgres:
         while rests < 2:
             if time.monotonic() > until:
                 return None
-            if not self.cluster.ask(WAITING_SQL, _for_an_answer(until)):
+            resting = self.cluster.ask(WAITING_SQL, _for_an_answer(until))
+            if resting is None:
                 known, rests = None, 0
             elif known is None:
                 known = time.monotonic()
-            else:
-                rests += time.monotonic() - known > RELOADED
+            elif resting and time.monotonic() - known > RELOADED:
+                rests += 1
             time.sleep(POLL)
         return str(self.cluster.ask("SELECT pg_current_wal_flush_lsn()::text", _for_an_answer(until)))
 

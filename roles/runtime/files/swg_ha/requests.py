@@ -49,7 +49,7 @@ class Requests:
             case "timeline":
                 return {"transitions": self._transitions()}
             case "failover":
-                return await self.fail_over(bool(request.get("force")), progress)
+                return await self.fail_over(bool(request.get("force")), progress, leaving=bool(request.get("leaving")))
             case "replicate":
                 name = request.get("file")
                 return await self._manager.files.replicate(None if name is None else str(name), bool(request.get("accept")), progress)
@@ -77,11 +77,14 @@ class Requests:
             return kept
         return [running, *kept]
 
-    async def fail_over(self, force: bool, progress: Callable[[str], None]) -> dict[str, Any]:
-        """Hand the active role to the other server, or, on the passive, have it handed over, or with force take it."""
+    async def fail_over(self, force: bool, progress: Callable[[str], None], *, leaving: bool = False) -> dict[str, Any]:
+        """Hand the active role to the other server, or, on the passive, have it handed over, or with force take it.
+
+        leaving: this server is going down, and cannot go on where anything is not as it should be.
+        """
         self._require_idle()
         if self._manager.role == ACTIVE:
-            return await self._hand_over(force, progress)
+            return await self._hand_over(force, progress, leaving)
         if self._manager.senses.peer_active():
             progress(f"{self._manager.settings.peer_node} is active: it is asked to hand over")
             try:
@@ -99,7 +102,7 @@ class Requests:
         if self._manager.changing is not None:
             raise Refused("BUSY", "a change of role is under way: 'ha status --watch' shows it")
 
-    async def _hand_over(self, force: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+    async def _hand_over(self, force: bool, progress: Callable[[str], None], leaving: bool = False) -> dict[str, Any]:
         if not self._manager.senses.peer_present():
             raise Refused("PEER_SILENT", f"{self._manager.settings.peer_node} cannot be heard: there is nobody to hand over to")
         peer = self._manager.situation().peer
@@ -115,7 +118,7 @@ class Requests:
         verdict = Verdict(PASSIVE, "FORCED" if force else "REQUESTED", "an operator asked for it", HAND_OVER)
         world = self._manager.world()
         world.forced = force
-        graph = graphs.HAND_OVER if force else graphs.PLANNED
+        graph = graphs.HAND_OVER if force or leaving else graphs.PLANNED
         self._manager.change(PASSIVE, "forced" if force else "planned", verdict, graph, world)
         return await self._followed_by(progress, lost)
 

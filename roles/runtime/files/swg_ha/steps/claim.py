@@ -26,6 +26,8 @@ async def run(world: World) -> str:
         await asyncio.to_thread(store.keep)
         return f"record {record.counter} names this server already"
     world.previous = record if record is None or record.given or record.active != node else None
+    if world.forced and world.previous is None and record is not None and record.unfinished:
+        world.previous = replace(record, given=True)
     mine = record is not None and record.active == node
     # Before the record says that this server is active: from then on nobody could tell that it still has to install anything.
     if others_are_newer(record, node, forced=world.forced):

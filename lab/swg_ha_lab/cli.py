@@ -225,11 +225,13 @@ def _rollback(layout: Layout, options: argparse.Namespace) -> None:
 
 def _status(layout: Layout, options: argparse.Namespace) -> int:
     try:
-        found = status.collect(life.Lab.open(layout))
+        lab = life.Lab.open(layout)
     except LabError:
         if not options.json:
             raise
         found = {"name": layout.name, "up": False}
+    else:
+        found = status.collect(lab)
     print(json.dumps(found, indent=2) if options.json else status.table(found))
     return 0 if found["up"] else 1
 

@@ -127,7 +127,14 @@ class Wiring:
 
     def links(self, host: str) -> list[dict[str, Any]]:
         """`ip -j link` of a host that is on; [] of one that is off."""
-        return _links(self.layout.machine(host)) if self.layout.namespace(host).exists() else []
+        namespace = self.layout.namespace(host)
+        try:
+            return _links(self.layout.machine(host)) if namespace.exists() else []
+        except LabError:
+            # It may have gone off since.
+            if namespace.exists():
+                raise
+            return []
 
     def not_ready(self, host: Host) -> str | None:
         """What is still missing before the host's legs (or the switch's ports) carry traffic, or None."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -217,3 +218,23 @@ def test_a_machine_with_version_2_only() -> None:
 def test_a_failed_file_system_is_seen_in_its_mount_options(options: str, expected: bool) -> None:
     text = f"1 0 0:1 / / rw - overlay x rw\n2 1 7:0 / /data rw,relatime - ext4 /dev/loop0 {options}\n"
     assert disk.read_only(text, "/data") is expected
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_host_that_goes_off_while_it_is_looked_at_has_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
+    namespace = tmp_path / "namespace"
+    namespace.touch()
+
+    def fail(name: str) -> list[dict[str, Any]]:
+        if not stays:
+            namespace.unlink()
+        raise LabError("ip failed with 1")
+
+    monkeypatch.setattr(network, "_links", fail)
+    wiring = network.Wiring.__new__(network.Wiring)
+    wiring.layout = SimpleNamespace(namespace=lambda host: namespace, machine=lambda host: host)  # type: ignore[assignment]
+    if stays:
+        with pytest.raises(LabError):
+            wiring.links("ps1")
+    else:
+        assert wiring.links("ps1") == []

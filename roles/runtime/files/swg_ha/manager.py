@@ -37,7 +37,7 @@ from .pause import Pause
 from .peer import PeerError, PeerLink
 from .postgres import Postgres
 from .record import newest
-from .requests import Requests
+from .requests import DISK_PATIENCE, Requests
 from .role import ACTIVE, FENCE, GIVE, HAND_OVER, LEASE_MARGIN, PASSIVE, Situation, Verdict, judge, readiness
 from .senses import CARRIER_GONE, Senses
 from .settings import Settings, SettingsError, load
@@ -59,8 +59,6 @@ GATE_PATIENCE = 9.0
 RETRY, LONGEST_RETRY = 2.0, 30.0
 # Between two looks at whether a unit of a role has failed, which systemd restarts by itself in most cases.
 ROLES = 30.0
-# A disk that has not taken a small file by then is not waited for: the loop has an address to watch.
-DISK_PATIENCE = 2.0
 # What is the service, and what follows from it (the Manager, the policy server), which may take its time.
 ROLE_IS_THERE = {ACTIVE: ("address",), PASSIVE: ("release_address", "marker")}
 SERVICE = {ACTIVE: ("epoch", "marker"), PASSIVE: ("stop_database", "hand_over")}

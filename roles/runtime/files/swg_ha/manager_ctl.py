@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .shared import durable, manager_xml
 from .shared.manager_xml import HA
@@ -39,6 +39,8 @@ usage: manager-ctl reload            run the roles of an active server
        manager-ctl list              the roles and their units, as the files have them
        manager-ctl boot              run the roles that this server has by what it was told
        manager-ctl leave             leave the roles of an active server to systemd, also at boot"""
+
+Content = TypeVar("Content")
 
 ACTIVE, PASSIVE, WAITING = "active", "passive", "waiting"
 
@@ -187,22 +189,21 @@ def ha_is_on() -> bool:
 
 def listed_roles(path: str) -> dict[str, bool]:
     """Raises ManagerError."""
-    try:
-        return manager_xml.parse_roles(_read(path))
-    except OSError as error:
-        raise ManagerError(f"{path}: {error.strerror}: run the playbook swg.ha.enable_ha") from error
-    except InvalidXml as error:
-        raise ManagerError(f"{path}: {error}") from error
+    return _parsed(path, manager_xml.parse_roles)
 
 
 def defined_roles() -> dict[str, tuple[str, ...]]:
     """Raises ManagerError."""
+    return _parsed(UNITS, manager_xml.parse_units)
+
+
+def _parsed(path: str, parse: Callable[[bytes], Content]) -> Content:
     try:
-        return manager_xml.parse_units(_read(UNITS))
+        return parse(_read(path))
     except OSError as error:
-        raise ManagerError(f"{UNITS}: {error.strerror}: run the playbook swg.ha.enable_ha") from error
+        raise ManagerError(f"{path}: {error.strerror}: run the playbook swg.ha.enable_ha") from error
     except InvalidXml as error:
-        raise ManagerError(f"{UNITS}: {error}") from error
+        raise ManagerError(f"{path}: {error}") from error
 
 
 def said() -> Told:

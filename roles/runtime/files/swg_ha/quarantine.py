@@ -29,6 +29,7 @@ from typing import Any
 from .shared import durable
 from .shared.postgres import ControlData, PostgresError, lsn, lsn_text
 from .shared.postgres_cluster import ENVIRONMENT, Cluster
+from .shared.postgres_replica import read_json
 
 ACKNOWLEDGED = "acknowledged"
 REPORT = "report.json"
@@ -84,7 +85,7 @@ class Quarantine:
     def examine(self, names: Callable[[set[Relation]], list[str]]) -> None:
         """Add to each report that lacks it which tables the WAL touches, by their ``names``."""
         for path in self._folders():
-            report = _read(path / REPORT)
+            report = read_json(path / REPORT)
             if report is None or "tables" in report:
                 continue
             report["tables"] = names(self._relations(path, report))
@@ -126,7 +127,7 @@ class Quarantine:
             "timeline": None, "from": None, "to": None, "transactions": None, "bytes": None, "tables": [],
             "acknowledged": (path / ACKNOWLEDGED).exists(),
         }  # fmt: skip
-        report = _read(path / REPORT)
+        report = read_json(path / REPORT)
         if report is not None:
             names = ("from", "to", "transactions", "bytes", "tables")
             timelines = report.get("timelines") or [None]
@@ -152,11 +153,3 @@ def _beyond(newest_first: list[Path], keep: int) -> list[Path]:
     return [path for path in newest_first[keep:] if (path / ACKNOWLEDGED).exists()] + [
         path for path in newest_first[2 * keep :] if not (path / ACKNOWLEDGED).exists()
     ]
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

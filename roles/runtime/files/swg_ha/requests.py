@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("swg_ha.requests")
 
 HAND_OVER_PATIENCE = 120.0
-# What is in force already is written by then, or when the disk goes on.
+# A disk that has not taken a small file by then is not waited for: the loop has an address to watch.
 DISK_PATIENCE = 2.0
 # What is acknowledged by the name of the step that told of it.
 STAGED_FILES = "staged_files"

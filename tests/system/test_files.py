@@ -154,7 +154,8 @@ def test_many_changes_are_few_copies_and_the_last_one_arrives(lab: Lab) -> None:
     lab.sh("ps1", f"for i in $(seq 500); do echo $i > '{FILE}'; sleep 0.002; done; echo last > '{FILE}'")
     eventually(lambda: copy_is(lab, FILE, "last"), PATIENCE, "the last change is on ps2")
     assert attempts() - before < 100
-    assert entry(lab, FILE)["code"] is None
+    # One that was copied while it was being written may have failed just before.
+    eventually(lambda: entry(lab, FILE)["code"] is None, PATIENCE, "the last copy went well")
 
 
 def test_what_changes_while_it_is_copied_arrives(lab: Lab) -> None:

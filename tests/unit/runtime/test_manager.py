@@ -691,7 +691,7 @@ def test_a_full_or_hanging_disk_ends_nothing(run: Callable[..., None], monkeypat
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(status, "write", stuck)
-        monkeypatch.setattr(type(pair.one.manager.store), "save", lambda store, record: stuck())
+        monkeypatch.setattr(type(pair.one.manager.store), "update", lambda *_arguments: stuck())
         monkeypatch.setattr(type(pair.one.manager.timeline), "add", lambda timeline, transition: stuck())
         pair.one.pings = 0
         await pair.two.manager.close()

@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swg_ha.record import Overtaken, Record, Store, newest, parse
 
 OLD = Record(3, "ps1", "42", 2, "0/2000000", in_sync=True, changed="2026-01-01T00:00:00.000Z")
+
+
+def itself(record: Record) -> Record:
+    return record
 
 
 def test_the_higher_counter_is_newer() -> None:
@@ -36,7 +43,7 @@ def test_a_claim_counts_on_and_forgets_the_data() -> None:
 def test_it_is_there_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path / "new" / "record.json")
     assert store.load() is None
-    store.save(OLD)
+    store.update(OLD, itself)
     again = Store(tmp_path / "new" / "record.json")
     assert again.load() == OLD
     assert (tmp_path / "new" / "record.json").stat().st_mode & 0o777 == 0o600
@@ -53,7 +60,7 @@ def test_what_cannot_be_read_is_set_aside_with_a_reason(tmp_path: Path, said: st
     assert store.problem is not None
     assert str(path) in store.problem
     assert (tmp_path / "record.broken").read_text() == said
-    store.save(OLD)
+    store.update(OLD, itself)
     assert store.problem is None
 
 
@@ -69,7 +76,7 @@ def test_an_older_record_is_never_taken_over(tmp_path: Path) -> None:
 
 def test_what_the_active_server_says_of_its_own_record_counts(tmp_path: Path) -> None:
     store = Store(tmp_path / "record.json")
-    store.save(OLD)
+    store.update(OLD, itself)
     degraded = replace(OLD, in_sync=False)
     assert not store.adopt(degraded, of_its_active=False)
     assert store.adopt(degraded, of_its_active=True)
@@ -82,13 +89,63 @@ def test_what_the_active_server_says_of_its_own_record_counts(tmp_path: Path) ->
 
 def test_a_claim_that_was_overtaken_is_not_written(tmp_path: Path) -> None:
     store = Store(tmp_path / "record.json")
-    store.save(OLD)
-    claimed = OLD.claimed_by("ps2")
+    store.update(OLD, itself)
     store.adopt(replace(OLD, counter=5), of_its_active=True)
     with pytest.raises(Overtaken, match="ps1 was made active meanwhile"):
-        store.save(claimed)
+        store.update(OLD, lambda now: now.claimed_by("ps2"))
     assert store.record == replace(OLD, counter=5)
     assert Store(store.path).load() == OLD
+
+
+class Queue:
+    """A lock that tells when somebody comes for it."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self.came = threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
+
+
+def test_what_was_heard_is_not_put_over_what_was_made_of_it(tmp_path: Path) -> None:
+    """A server takes the record that it was given while another thread is about to have that one on the disk."""
+    store = Store(tmp_path / "record.json")
+    given = OLD.given_to("ps2", "0/5000000")
+    store.adopt(given, of_its_active=False)
+    queue = store._writing = Queue(store._writing)  # type: ignore[assignment]
+    with ThreadPoolExecutor() as threads:
+
+        def take(record: Record) -> Record:
+            if not keeping:
+                keeping.append(threads.submit(store.keep))
+                assert queue.came.acquire(timeout=10) and queue.came.acquire(timeout=10)
+            return record.taken()
+
+        keeping: list[Future[None]] = []
+        store.update(given, take)
+        keeping[0].result(10)
+    assert store.record is not None and not store.record.given
+    assert Store(store.path).load() == store.record
+
+
+def test_what_its_active_server_tells_meanwhile_is_not_lost(tmp_path: Path) -> None:
+    store = Store(tmp_path / "record.json")
+    store.update(OLD, itself)
+    called = []
+
+    def change(record: Record) -> Record:
+        called.append(record)
+        store.adopt(replace(OLD, in_sync=False), of_its_active=True)
+        return replace(record, doubtful=True)
+
+    assert store.update(OLD, change) == replace(OLD, in_sync=False, doubtful=True) == store.record
+    assert called == [OLD, replace(OLD, in_sync=False)]
+    assert Store(store.path).load() == store.record
 
 
 def test_what_is_given_says_so_until_it_is_taken() -> None:

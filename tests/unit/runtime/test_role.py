@@ -229,6 +229,7 @@ def test_every_refusal_has_a_reason() -> None:
         ({"data": replace(STREAMING, complete=False)}, "complete"),
         ({"data": replace(STREAMING, state="stopped")}, "stopped"),
         ({"stopped": True}, "ha stop"),
+        ({"record": THEIRS.given_to("ps1", "0/4000000")}, "handed over"),
         ({"service_link": False}, "service link"),
         ({"heartbeat_gone": 6.0}, "Heartbeat"),
     ],

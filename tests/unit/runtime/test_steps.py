@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,7 +115,7 @@ def world(tmp_path: Path, *, record: Record | None, due: bool = False) -> Simple
     """As much of it as these steps work with."""
     store, installs = Store(tmp_path / "state/record.json"), Installs(tmp_path / "state/staged.json")
     if record:
-        store.save(record)
+        store.update(record, lambda before: before)
     if due:
         installs.begin()
     paths = Paths(conf_ready=str(tmp_path / "conf_ready"), base=str(tmp_path / "base"), staged=str(tmp_path / "ha"))
@@ -126,15 +127,15 @@ def world(tmp_path: Path, *, record: Record | None, due: bool = False) -> Simple
 def test_what_is_to_be_installed_is_on_the_disk_before_the_claim_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = world(tmp_path, record=Record(4, "ps2"))
     due: list[frozenset[str]] = []
-    save = there.store.save
+    update = there.store.update
 
-    def look(record: Record) -> None:
+    def look(of: Record, change: Callable[[Record], Record]) -> Record:
         again = Installs(there.installs.path)
         again.load()
         due.append(again.due)
-        save(record)
+        return update(of, change)
 
-    monkeypatch.setattr(there.store, "save", look)
+    monkeypatch.setattr(there.store, "update", look)
     asyncio.run(claim.STEP.run(there))
     assert due == [{"conf_ready", "staged_files"}]
     assert there.store.record.active == "ps1"

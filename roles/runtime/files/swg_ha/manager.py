@@ -557,8 +557,7 @@ class Manager:
         mine = self._latest()
         if mine is not None and mine.active == self.settings.node:
             peer = self.settings.peer_node
-            given = mine.claimed_by(peer) if mine.given else mine.given_to(peer, None)
-            await asyncio.wait({self._aside("record", lambda: self.store.save(given))}, timeout=DISK_PATIENCE)
+            await self._put_down("record", mine, lambda now: now.claimed_by(peer) if now.given else now.given_to(peer, None))
             self.link.tell()
 
     def _drop_address(self) -> bool:
@@ -632,8 +631,13 @@ class Manager:
         if mine is None or mine.active != self.settings.node or not could or (self.settings.synchronous and not mine.in_sync):
             return
         if verdict.code != "STOPPED":
-            doubtful = replace(mine, doubtful=True, changed=record.now())
-            await asyncio.wait({self._aside("record", lambda: self.store.save(doubtful))}, timeout=DISK_PATIENCE)
+            await self._put_down("doubt", mine, lambda now: replace(now, doubtful=True, changed=record.now()))
+
+    async def _put_down(self, name: str, mine: record.Record, change: Callable[[record.Record], record.Record]) -> None:
+        def write() -> None:
+            self.store.update(mine, change)
+
+        await asyncio.wait({self._aside(name, write)}, timeout=DISK_PATIENCE)
 
     def _objection(self) -> str | None:
         """Why this server would have to be fenced at once if it began to serve now, or not be the only one that serves."""
@@ -759,12 +763,9 @@ class Manager:
             return
         if previous.given:
             # The other one waits for the answer, and goes on then: this one must not, whatever it has become.
-            back = mine.claimed_by(self.settings.peer_node)
+            await self._put_down("claim", mine, lambda now: now.claimed_by(self.settings.peer_node))
         elif self.keeper.database.state != "primary":
-            back = replace(previous, counter=mine.counter + 1, changed=record.now())
-        else:
-            return
-        await asyncio.wait({self._aside("record", lambda: self.store.save(back))}, timeout=DISK_PATIENCE)
+            await self._put_down("claim", mine, lambda now: replace(previous, counter=now.counter + 1, changed=record.now()))
 
     def _step_told(self) -> None:
         transition = self.transition

@@ -13,8 +13,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,29 +141,38 @@ class Store:
         """Something was heard that is not on the disk yet."""
         return self.record != self._saved
 
-    def save(self, record: Record) -> None:
-        """On disk, and in force, when this returns. Raises OSError; Overtaken where a newer one is in force."""
+    def update(self, of: Record, change: Callable[[Record], Record]) -> Record:
+        """Have what ``change`` makes of the record on disk, and then in force; gives it back.
+
+        of: the record that the caller goes by, or where there is none yet, the one that it begins with. Its active server may tell more of the
+        same one while it is written: then change is called again, so that neither word is lost. Raises OSError; Overtaken where another one
+        is in force.
+        """
         with self._writing:
-            self._check(record)
-            if record != self._saved:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                durable.replace(str(self.path), (json.dumps(asdict(record), indent=1) + "\n").encode(), lambda new: os.chmod(new, 0o600))
-                self._saved = record
-            with self._changing:
-                self._check(record)
-                self.record = record
-            self.problem = None
+            while True:
+                before = self.record
+                if before is not None and not _same(of, before):
+                    raise Overtaken(f"{before.active} was made active meanwhile (record {before.counter})")
+                changed = change(of if before is None else before)
+                self._write(changed)
+                with self._changing:
+                    if self.record == before:
+                        self.record = changed
+                        return changed
 
     def keep(self) -> None:
         """Have on disk what was heard. Raises OSError."""
-        while self.unsaved and (record := self.record) is not None:
-            with suppress(Overtaken):
-                self.save(record)
+        with self._writing:
+            # What is in force stays so: it may be a newer version than the one that was there when this was called.
+            while (record := self.record) is not None and record != self._saved:
+                self._write(record)
 
-    def _check(self, record: Record) -> None:
-        mine = self.record
-        if mine is not None and not _same(mine, record) and newest(mine, record) != record:
-            raise Overtaken(f"{mine.active} was made active meanwhile (record {mine.counter})")
+    def _write(self, record: Record) -> None:
+        if record != self._saved:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable.replace(str(self.path), (json.dumps(asdict(record), indent=1) + "\n").encode(), lambda new: os.chmod(new, 0o600))
+            self._saved = record
+        self.problem = None
 
     def adopt(self, other: Record | None, *, of_its_active: bool) -> bool:
         """Go by a newer record; one of the same counter only from the server that it makes active, which keeps it. True if it is new.

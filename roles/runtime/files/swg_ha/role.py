@@ -293,6 +293,8 @@ def readiness(now: Situation) -> tuple[bool, str]:
         return False, "'ha stop' took it out of the pair"
     if unable := _unable(now):
         return False, unable.reason
+    if now.record and now.record.given and now.record.active != now.node:
+        return False, f"it has not heard yet that {now.record.active}, to which it handed over, goes on"
     if now.heartbeat_gone > RESTART:
         return False, f"its Heartbeat has not run for {now.heartbeat_gone:.0f} s: it would not take over by itself"
     if now.data.state != "standby":

@@ -130,7 +130,7 @@ class Synchronous:
                 self._timer.cancel()
             self._timer = self._loop.call_later(wanted.look_in, self._wake)
         if (wanted.in_sync, wanted.wait) != (mine.in_sync, database.synchronous):
-            self._working = self._spawn(self._bring_about(replace(mine, in_sync=wanted.in_sync), wanted.wait), "synchronous mode")
+            self._working = self._spawn(self._bring_about(mine, wanted), "synchronous mode")
         elif wanted.wait and there and not mine.in_sync and self._waits_from is None:
             self._working = self._spawn(self._see_that_they_wait(), "see whether commits wait")
 
@@ -157,13 +157,13 @@ class Synchronous:
         heard = theirs is not None and (theirs.counter, theirs.active, theirs.in_sync) == (mine.counter, mine.active, False)
         return heard and self._senses.peer_present()
 
-    async def _bring_about(self, mine: record.Record, wait: bool) -> None:
+    async def _bring_about(self, mine: record.Record, wanted: Next) -> None:
         try:
-            if self._store.record is not None and mine != self._store.record:
-                await asyncio.to_thread(self._store.save, replace(mine, changed=record.now()))
+            if mine.in_sync != wanted.in_sync:
+                await asyncio.to_thread(self._store.update, mine, lambda now: replace(now, in_sync=wanted.in_sync, changed=record.now()))
                 self._link.tell()
-            if wait != self._keeper.database.synchronous:
-                await asyncio.to_thread(self._keeper.postgres.name_standby, wait)
+            if wanted.wait != self._keeper.database.synchronous:
+                await asyncio.to_thread(self._keeper.postgres.name_standby, wanted.wait)
                 self._keeper.wake()
         except (OSError, PostgresError, record.Overtaken) as error:
             self._complain(f"whether commits wait for {self._settings().peer_node} cannot be changed: {error}")

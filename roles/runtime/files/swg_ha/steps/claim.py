@@ -28,15 +28,17 @@ async def run(world: World) -> str:
     world.previous = record if record is None or record.given or record.active != node else None
     if world.forced and world.previous is None and record is not None and record.unfinished:
         world.previous = replace(record, given=True)
-    mine = record is not None and record.active == node
     # Before the record says that this server is active: from then on nobody could tell that it still has to install anything.
     if others_are_newer(record, node, forced=world.forced):
         await asyncio.to_thread(world.installs.begin)
-    claimed = record.taken() if mine and record else (record or Record(0, node)).claimed_by(node)
-    if world.forced:
-        claimed = replace(claimed, counter=claimed.counter + AHEAD)
-    await asyncio.to_thread(store.save, claimed)
-    return f"record {claimed.counter}"
+
+    def claimed(before: Record) -> Record:
+        mine = record is not None and before.active == node
+        taken = before.taken() if mine else before.claimed_by(node)
+        return replace(taken, counter=taken.counter + AHEAD) if world.forced else taken
+
+    claim = await asyncio.to_thread(store.update, record or Record(0, node), claimed)
+    return f"record {claim.counter}"
 
 
 STEP = Step("claim", run, essential=True, timeout=10)

@@ -19,11 +19,11 @@ async def run(world: World) -> str:
         raise StepFailed(f"the record names {record.active if record else 'nobody'}: it was changed meanwhile")
     database = await asyncio.to_thread(world.postgres.observe)
     timeline, lsn = world.results.get("promoted", (database.timeline, record.switch_lsn))
-    settled = replace(record, system_id=database.system_id, timeline=timeline, switch_lsn=lsn)
-    if settled == record:
+    data = {"system_id": database.system_id, "timeline": timeline, "switch_lsn": lsn}
+    if replace(record, **data) == record:
         return "nothing is new"
-    await asyncio.to_thread(world.store.save, replace(settled, changed=now()))
-    return f"record {settled.counter}: timeline {timeline}"
+    await asyncio.to_thread(world.store.update, record, lambda before: replace(before, changed=now(), **data))
+    return f"record {record.counter}: timeline {timeline}"
 
 
 STEP = Step("epoch", run, needs=("promote",), essential=True, timeout=10)

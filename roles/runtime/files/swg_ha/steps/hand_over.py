@@ -18,17 +18,17 @@ DEADLINE = 20.0
 
 async def run(world: World) -> str:
     settings, store = world.settings, world.store
+    lsn = None if world.forced else world.lsn
     mine = store.record or Record(0, settings.node)
     if mine.active != settings.peer_node:
-        await asyncio.to_thread(store.save, mine.given_to(settings.peer_node, None if world.forced else world.lsn))
-    assert store.record is not None
-    body = {"lsn": None if world.forced else world.lsn, "record": asdict(store.record)}
+        mine = await asyncio.to_thread(store.update, mine, lambda now: now.given_to(settings.peer_node, lsn))
+    body = {"lsn": lsn, "record": asdict(mine)}
     try:
         await world.link.request("take_over", body, DEADLINE)
     except PeerError as error:
         # Without an answer nobody knows whether it took over: only its own word gives the record back.
         if error.code == "REFUSED":
-            await asyncio.to_thread(store.save, store.record.claimed_by(settings.node))
+            await asyncio.to_thread(store.update, mine, lambda now: now.claimed_by(settings.node))
         raise StepFailed(f"{settings.peer_node} did not take over: {error}") from error
     return f"{settings.peer_node} serves"
 

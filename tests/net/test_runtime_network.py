@@ -51,7 +51,8 @@ def plain(value):
 async def main(links, virtual_ip, ping_nodes):
     network = Network([Link(**link) for link in links], IPv4Interface(virtual_ip), ping_nodes)
     evidence = Evidence(network)
-    await network.start(lambda interface, carrier: say(interface=interface, carrier=carrier))
+    moves = []
+    await network.start(lambda interface, carrier: say(interface=interface, carrier=carrier), lambda: moves.append(network.holds()))
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     say(result=network.carriers)
@@ -60,6 +61,7 @@ async def main(links, virtual_ip, ping_nodes):
         known = {
             "descriptors": lambda: len(os.listdir("/proc/self/fd")),
             "carriers": lambda: network.carriers,
+            "moves": lambda: moves,
             "watch": evidence.start,
             "unwatch": evidence.stop,
             "evidence": lambda: [evidence.sees, evidence.held, sorted(evidence.held_by)],
@@ -236,6 +238,20 @@ def test_an_address_in_a_wrong_place_is_seen_moved_and_dropped(server: Server) -
     assert server("drop_address") is True
     assert server("holds") is False
     assert server.addresses("eth1") == [("198.51.100.11", 24)]
+
+
+def test_that_somebody_takes_the_address_away_is_told(server: Server) -> None:
+    """Of other addresses nothing is told."""
+    server.host.ip("address", "add", "192.0.2.77/24", "dev", "eth0")
+    server("raise_address")
+    server.host.ip("address", "del", f"{VIRTUAL_IP}/24", "dev", "eth0")
+    server.host.ip("address", "del", "192.0.2.77/24", "dev", "eth0")
+    assert server("holds") is False
+    assert server("moves") == [True, False]
+    # With its network's first address the kernel takes the others away.
+    server("raise_address")
+    server.host.ip("address", "del", "192.0.2.11/24", "dev", "eth0")
+    assert server("moves") == [True, False, True, False]
 
 
 def test_the_address_comes_also_where_there_is_no_carrier(server: Server, switch: Host) -> None:

@@ -156,7 +156,7 @@ class FakeNetwork:
         self.virtual_ip = IPv4Interface("192.0.2.10/24")
         self.carriers = {link.interface: True for link in links}
 
-    async def start(self, changed: Callable[[str, bool], None]) -> None:
+    async def start(self, changed: Callable[[str, bool], None], moved: Callable[[], None]) -> None:
         return
 
     async def close(self) -> None:

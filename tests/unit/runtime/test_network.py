@@ -65,7 +65,7 @@ def test_an_address_for_an_interface_that_is_not_there() -> None:
 def test_a_pair_without_a_virtual_ip() -> None:
     async def run() -> None:
         pair = Network(LINKS, None, [])
-        await pair.start(lambda _interface, _carrier: None)
+        await pair.start(lambda _interface, _carrier: None, lambda: None)
         assert pair.holds() is False
         assert pair.drop_address() is False
         with pytest.raises(NetworkError, match="set virtual_ip in HA/module.xml"):

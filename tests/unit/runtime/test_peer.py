@@ -63,7 +63,7 @@ def introduce(folder: Path, own: Path, other: Path) -> Path:
     return folder
 
 
-async def until(condition: Callable[[], object], what: str, within: float = 3.0) -> None:
+async def until(condition: Callable[[], object], what: str, within: float = 2 * peer.REFRESH + 2) -> None:
     end = asyncio.get_running_loop().time() + within
     while not condition():
         assert asyncio.get_running_loop().time() < end, f"not within {within} s: {what}"

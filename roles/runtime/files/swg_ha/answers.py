@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from . import plan, record
@@ -30,7 +29,7 @@ class Answers:
         manager = self._manager
         match kind:
             case "role":
-                return {"role": manager.role, "record": asdict(manager.store.record) if manager.store.record else None}
+                return {"role": manager.role, "record": record.told(manager.store.record)}
             case "follow":
                 manager.keeper.wake()
                 return {}

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .record import now
+from .record import now, told
 from .role import ACTIVE
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def document(manager: Manager) -> dict[str, Any]:
         "files": manager.files.document(),
         "redundant": not because,
         "not_redundant_because": because,
-        "record": asdict(manager.store.record) if manager.store.record else None,
+        "record": told(manager.store.record),
         "transition": transition if transition and transition["outcome"] == "running" else None,
         "last_transition": manager.timeline.newest(),
         "paused": manager.pause.current,

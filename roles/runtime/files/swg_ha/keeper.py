@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +162,7 @@ class Keeper:
         elif self._not_streaming_since is None:
             self._not_streaming_since = now
         self._watch()
-        if (before.state, before.streaming, before.synchronous) != (
-            self.database.state,
-            self.database.streaming,
-            self.database.synchronous,
-        ):
+        if replace(before, heard=None) != replace(self.database, heard=None):
             self._changed()
 
     async def _care(self) -> None:

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -65,7 +65,9 @@ SERVICE = {ACTIVE: ("epoch", "marker"), PASSIVE: ("stop_database", "hand_over")}
 # ha_manager is away for so many seconds when it is started again, and nothing comes of that.
 RESTART_TIME = 1.0
 # While all is calm, everything is looked at again after so many seconds.
-REVIEW = 2.0
+REVIEW = 5.0
+# The status file is no older than that (seconds), even where nothing has changed.
+STATUS_AGE = 4.0
 
 
 class Manager:
@@ -185,7 +187,7 @@ class Manager:
             self.role = said
         if self.role is None:
             await asyncio.wait({self._aside("marker", lambda: status.mark(None))}, timeout=DISK_PATIENCE)
-        await self.network.start(self._carrier_changed)
+        await self.network.start(self._carrier_changed, self.wake)
         self._drop_former_address()
         await self.link.start()
         await self.look_at_quarantine()
@@ -410,7 +412,7 @@ class Manager:
         return {
             "role": self.role,
             "state": self.state(),
-            "record": asdict(self.store.record) if self.store.record else None,
+            "record": record.told(self.store.record),
             "ready": ready,
             "not_ready": why,
             "service_link": now.service_link,
@@ -908,7 +910,7 @@ class Manager:
                 "files": ageless(said["files"]),
             }
         )
-        if comparable == self._written and now - self._status_at < 5.0:
+        if comparable == self._written and now - self._status_at < STATUS_AGE:
             return
         if (writing := self._disk_work.get("status")) is not None and not writing.done():
             self._unwritten = True

@@ -61,12 +61,18 @@ class Network:
         self._service = links[0].interface
         self._monitor: rtnetlink.Monitor | None = None
         self._changed: Callable[[str, bool], None] = lambda interface, carrier: None
+        self._moved: Callable[[], None] = lambda: None
+        # Whether the virtual IP is here; None: the kernel has to be asked.
+        self._known: bool | None = None
         self._announcing: asyncio.Task[None] | None = None
 
-    async def start(self, changed: Callable[[str, bool], None]) -> None:
-        """Keep `carriers` current from now on; changed(interface, carrier) is called after each change."""
+    async def start(self, changed: Callable[[str, bool], None], moved: Callable[[], None]) -> None:
+        """Keep `carriers` current from now on.
+
+        changed(interface, carrier) is called after each change, moved() when the virtual IP has come or gone.
+        """
         self._monitor = rtnetlink.Monitor()
-        self._changed = changed
+        self._changed, self._moved, self._known = changed, moved, None
         for link in rtnetlink.links():
             if link.name in self.carriers:
                 self.carriers[link.name] = link.carrier
@@ -95,7 +101,11 @@ class Network:
 
     def holds(self) -> bool:
         """Whether any interface of this server has the virtual IP."""
-        return bool(self._held())
+        if self._monitor is None:
+            return bool(self._held())
+        if self._known is None:
+            self._known = bool(self._held())
+        return self._known
 
     def raise_address(self) -> None:
         """Have the virtual IP on the service link, and nowhere else. Raises NetworkError."""
@@ -111,6 +121,8 @@ class Network:
             raise NetworkError(
                 f"cannot give {self.virtual_ip} to {self._service}: {error.strerror}: look at 'ip link show dev {self._service}'"
             ) from error
+        finally:
+            self._known = None
 
     def drop_address(self) -> bool:
         """Take the virtual IP off every interface and announce it no more. Whether it was there. Raises NetworkError."""
@@ -123,6 +135,8 @@ class Network:
                 raise NetworkError(
                     f"cannot take {held.address} off the interface with the index {held.index}: {error.strerror}: look at 'ip address'"
                 ) from error
+            finally:
+                self._known = None
         return bool(everywhere)
 
     def announce(self) -> None:
@@ -198,7 +212,11 @@ class Network:
     def _hear_links(self) -> None:
         assert self._monitor is not None
         changes = self._monitor.changes()
-        self._adopt(rtnetlink.links() if changes is None else changes)
+        moved = [change for change in changes or () if isinstance(change, rtnetlink.Held)]
+        if changes is None or any(self.virtual_ip is not None and held.address.ip == self.virtual_ip.ip for held in moved):
+            self._known = None
+            self._moved()
+        self._adopt(rtnetlink.links() if changes is None else [change for change in changes if isinstance(change, rtnetlink.Link)])
 
     def _adopt(self, links: Sequence[rtnetlink.Link]) -> None:
         for link in links:

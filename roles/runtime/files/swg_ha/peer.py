@@ -40,7 +40,7 @@ SERVED_AT_ONCE = 16
 ANSWERS_KEPT = 32
 SILENT_BEATS = 3
 # Seconds after which a beat tells the status anew although nobody said that it may have changed.
-REFRESH = 1.0
+REFRESH = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 # A lost SYN is sent again after one second: a new attempt is quicker than its next one after three.
 LONGEST_CONNECT = 1.0

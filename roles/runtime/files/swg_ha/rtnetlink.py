@@ -23,7 +23,7 @@ _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x4, 0x10, 0x30
 _NLM_F_EXCL, _NLM_F_CREATE = 0x200, 0x400
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
-_RTMGRP_LINK = 0x1
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR = 0x1, 0x10
 _IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 3, 1, 2, 4
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 
@@ -63,7 +63,7 @@ def links() -> list[Link]:
 def holders(address: IPv4Address) -> list[Held]:
     """Where this network namespace has the address."""
     dump = _dump(_RTM_GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
-    # It is asked every second or two, and most of an answer is about other addresses: those are not taken apart.
+    # Most of an answer is about other addresses: those are not taken apart.
     return [held for kind, body in dump if kind == _RTM_NEWADDR and address.packed in body and (held := _held(body)).address.ip == address]
 
 
@@ -86,12 +86,12 @@ def delete_address(index: int, address: IPv4Interface) -> None:
 
 
 class Monitor:
-    """Tells of interfaces that change, from the moment that it is made."""
+    """Tells of interfaces that change, and of IPv4 addresses that come and go, from the moment that it is made."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         try:
-            self._socket.bind((0, _RTMGRP_LINK))
+            self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR))
         except OSError:
             self._socket.close()
             raise
@@ -99,9 +99,12 @@ class Monitor:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def changes(self) -> list[Link] | None:
-        """The interfaces that have changed, oldest first, one that is gone without a carrier. None: too many to tell, ask for links()."""
-        found: list[Link] = []
+    def changes(self) -> list[Link | Held] | None:
+        """What has changed, oldest first: interfaces as they are now, one that is gone without a carrier, and addresses, there now or not.
+
+        None: too much to tell, ask for links() and holders().
+        """
+        found: list[Link | Held] = []
         while True:
             try:
                 data = self._socket.recv(_ANSWER_BYTES)
@@ -116,6 +119,8 @@ class Monitor:
                 if kind in (_RTM_NEWLINK, _RTM_DELLINK) and body[0] == socket.AF_UNSPEC:
                     link = _link(body)
                     found.append(link if kind == _RTM_NEWLINK else replace(link, carrier=False))
+                elif kind in (_RTM_NEWADDR, _RTM_DELADDR):
+                    found.append(_held(body))
 
     def close(self) -> None:
         self._socket.close()

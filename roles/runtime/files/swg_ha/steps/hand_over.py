@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from contextlib import suppress
 
 from ..peer import PeerError
 from ..plan import Step, StepFailed
-from ..record import Record
+from ..record import Overtaken, Record, told
 from .world import World
 
 DEADLINE = 20.0
@@ -22,13 +22,15 @@ async def run(world: World) -> str:
     mine = store.record or Record(0, settings.node)
     if mine.active != settings.peer_node:
         mine = await asyncio.to_thread(store.update, mine, lambda now: now.given_to(settings.peer_node, lsn))
-    body = {"lsn": lsn, "record": asdict(mine)}
+    body = {"lsn": lsn, "record": told(mine)}
     try:
         await world.link.request("take_over", body, DEADLINE)
     except PeerError as error:
         # Without an answer nobody knows whether it took over: only its own word gives the record back.
         if error.code == "REFUSED":
-            await asyncio.to_thread(store.update, mine, lambda now: now.claimed_by(settings.node))
+            # Most often it has told meanwhile that it gives the record back.
+            with suppress(Overtaken):
+                await asyncio.to_thread(store.update, mine, lambda now: now.claimed_by(settings.node))
         raise StepFailed(f"{settings.peer_node} did not take over: {error}") from error
     return f"{settings.peer_node} serves"
 

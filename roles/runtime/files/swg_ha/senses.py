@@ -169,27 +169,34 @@ class Senses:
         When the other server was heard last, by the loop's clock. away: this server stood still, and does not know yet what happened
         meanwhile: whoever is started after us must not take it for one that looked around all the time.
         """
-        silent, now, deadtime = self.silent(), self._loop.time(), self._settings.times.deadtime
+        silent, now = self.silent(), self._loop.time()
         links_up = all(self._link.links.values()) and all(self._network.carriers.values())
-        if silent is not None and silent < self._quiet() and links_up:
+        calm = silent is not None and silent < self._quiet() and links_up
+        if calm:
             self.evidence.stop()
-            self._looking_since = None
-        else:
-            self.evidence.start(max(0.1, 0.1 * deadtime), 0.3 * deadtime)
-            if self._looking_since is None:
-                self._looking_since = now
+            self._looking_since = self._sees_less_since = None
+            self.served_elsewhere = self._asked = False
+        # What its replication said last may be older than the announcement.
+        self._claimed = self._claimed and not self.peer_present()
         if self._file is not None and not away and now - self._saved >= self.tick:
             self._saved = now
             heard = math.nan if self._contact is None else self._contact
             os.pwrite(self._file, f"{heard:020.6f} {now:020.6f}".encode(), 0)
+        if not calm:
+            self._look_closer(role, now)
+        return self._contact
+
+    def _look_closer(self, role: str | None, now: float) -> None:
+        deadtime = self._settings.times.deadtime
+        self.evidence.start(max(0.1, 0.1 * deadtime), 0.3 * deadtime)
+        if self._looking_since is None:
+            self._looking_since = now
         mine, theirs = self.pings(), (self._link.peer_status or {}).get("pings") if self.peer_present() else None
         if mine is None or theirs is None or mine >= theirs:
             self._sees_less_since = None
         elif self._sees_less_since is None:
             self._sees_less_since = now
-        if self.peer_present():
-            self._claimed = False
-        elif self.evidence.announced and not self._claimed:
+        if self.evidence.announced and not self._claimed and not self.peer_present():
             # A frozen server's kernel answers for the address as well, but only what is awake announces it.
             self._claimed = self._network.neighbour(self._settings.links[0].peer_address) in self.evidence.announced
         if not self.evidence.held:
@@ -201,7 +208,6 @@ class Senses:
                 self._network.defend()
         elif self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_who_serves(), name="ask who serves")
-        return self._contact
 
     async def _ask_who_serves(self) -> None:
         if self._settings.virtual_ip is not None:

@@ -702,6 +702,19 @@ def test_a_full_or_hanging_disk_ends_nothing(run: Callable[..., None], monkeypat
     run(test)
 
 
+def test_what_was_heard_is_written_though_that_came_to_nothing_at_first(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_module, "REVIEW", 0.3)
+
+    async def test(pair: Pair) -> None:
+        store = pair.two.manager.store
+        assert store.record is not None
+        # As when the disk is full, or another record is being written, at the moment when it comes.
+        assert store.adopt(replace(store.record, changed="later"), of_its_active=True)
+        await until(lambda: not store.unsaved, "it is on the disk", 3)
+
+    run(test)
+
+
 def test_ha_stop_by_force_does_not_begin_again(run: Callable[..., None]) -> None:
     async def test(pair: Pair) -> None:
         await pair.lose(pair.two)

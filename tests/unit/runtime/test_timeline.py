@@ -48,7 +48,7 @@ def test_an_update_keeps_the_place_and_what_it_was_given_may_change_later(path):
     there.add(transition(id="two"))
     first["outcome"] = "done"
     assert there.transitions[1]["outcome"] == "running"
-    there.update(first)
+    there.add(first)
     assert [(one["id"], one["outcome"]) for one in loaded(path).transitions] == [("two", "done"), ("one", "done")]
 
 

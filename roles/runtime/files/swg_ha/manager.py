@@ -66,8 +66,10 @@ SERVICE = {ACTIVE: ("epoch", "marker"), PASSIVE: ("stop_database", "hand_over")}
 RESTART_TIME = 1.0
 # While all is calm, everything is looked at again after so many seconds.
 REVIEW = 5.0
-# The status file is no older than that (seconds), even where nothing has changed.
+# One that is older (seconds) is written anew by a review that finds nothing new.
 STATUS_AGE = 4.0
+# Between two times that an address that somebody takes away is raised again.
+RAISE_AGAIN = 0.5
 
 
 class Manager:
@@ -154,7 +156,7 @@ class Manager:
         self._steps_told: set[str] = set()
         self._decisions = 0
         self._dead_links: frozenset[str] = frozenset()
-        self._decided = self._looked = -60.0
+        self._decided = self._looked = self._raised_at = -60.0
         self._looking: asyncio.TimerHandle | None = None
         # A hand-over that fails delays the next one, not the end of a service that the other server has taken over.
         self._not_before = {ACTIVE: 0.0, PASSIVE: 0.0, HAND_OVER: 0.0}
@@ -306,14 +308,18 @@ class Manager:
                 tell(Event.PEER_UNREACHABLE, peer=self.settings.peer_node, reason=self.link.problem or "no beat on any link")
         theirs = self._their_record()
         self.store.adopt(theirs, of_its_active=theirs is not None and theirs.active == self.settings.peer_node)
-        if self.store.unsaved:
-            self._aside("record", self.store.keep)
+        self._keep_record()
         # Who serves says whether there is a pause: one that was ended while this server was away is over here too.
         if said.get("role") == ACTIVE != self.role and "paused" in said and said["paused"] != self.pause.current:
             with suppress(OSError, ValueError, TypeError, KeyError):
                 self.pause.set(said["paused"])
         self.wake()
         self.keeper.wake()
+
+    def _keep_record(self) -> None:
+        """What was heard counts already; a restart is to know it too."""
+        if self.store.unsaved:
+            self._aside("record", self.store.keep)
 
     def _carrier_changed(self, interface: str, carrier: bool) -> None:
         self.senses.carrier_changed(interface, carrier)
@@ -482,10 +488,13 @@ class Manager:
     def _calm(self) -> bool:
         """Nothing has come up, and nothing that time alone brings can: no need to look at everything again."""
         settled = self.role is not None and self.role == self.verdict.role and self.changing is None
-        return settled and self.redundant is not False and not self.senses.evidence.running and self._loop.time() - self._decided < REVIEW
+        reviewed = self._loop.time() - min(self._decided, self._status_at) < REVIEW
+        return settled and reviewed and self.redundant is not False and not self.senses.evidence.running
 
     async def _decide_once(self) -> None:
         self._decided = self._loop.time()
+        # Once more where it could not be written, or came while another one was.
+        self._keep_record()
         self._route()
         if not self._away:
             # Who may have been superseded lets no commit go on alone.
@@ -521,6 +530,10 @@ class Manager:
         serves = self.role == ACTIVE == self.verdict.role and self.changing is None and self.keeper.database.state == "primary"
         if address is None or not serves or self._away or self.network.holds():
             return
+        if (wait := self._raised_at + RAISE_AGAIN - self._loop.time()) > 0:
+            self._loop.call_later(wait, self.wake)
+            return
+        self._raised_at = self._loop.time()
         _log.warning("%s was taken away from this active server: it is raised again", address)
         try:
             self.network.raise_address()
@@ -559,7 +572,7 @@ class Manager:
         mine = self._latest()
         if mine is not None and mine.active == self.settings.node:
             peer = self.settings.peer_node
-            await self._put_down("record", mine, lambda now: now.claimed_by(peer) if now.given else now.given_to(peer, None))
+            await self._put_down("gift", mine, lambda now: now.claimed_by(peer) if now.given else now.given_to(peer, None))
             self.link.tell()
 
     def _drop_address(self) -> bool:
@@ -684,6 +697,8 @@ class Manager:
             # What comes after the role is there (the Manager, the policy server) may take its time, and must not keep this
             # server from being judged, nor its PostgreSQL from being looked after.
             self.finishing = self._spawn(self._finish(running, work, names), f"finish {kind}")
+            # Only then files are copied.
+            self.finishing.add_done_callback(lambda _finished: self.wake())
             return True
         self._failed_in_a_row += 1
         self._not_before[_attempt(verdict)] = self._loop.time() + min(RETRY * 2 ** (self._failed_in_a_row - 1), LONGEST_RETRY)

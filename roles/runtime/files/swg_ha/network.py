@@ -49,8 +49,8 @@ class NetworkError(Exception):
 class Network:
     """The links of this server, the service link first, and the virtual IP (None: the pair has none).
 
-    ping_nodes: addresses that answer as long as the network is there. `start` and what is told of afterwards belong to the
-    loop that runs then; `holds`, `raise_address` and `drop_address` need none.
+    ping_nodes: addresses that answer as long as the network is there. From `start` on everything belongs to the loop that runs then; before it,
+    `holds`, `raise_address` and `drop_address` need none.
     """
 
     def __init__(self, links: Sequence[Link], virtual_ip: IPv4Interface | None, ping_nodes: Sequence[str]) -> None:

@@ -64,7 +64,8 @@ def holders(address: IPv4Address) -> list[Held]:
     """Where this network namespace has the address."""
     dump = _dump(_RTM_GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
     # Most of an answer is about other addresses: those are not taken apart.
-    return [held for kind, body in dump if kind == _RTM_NEWADDR and address.packed in body and (held := _held(body)).address.ip == address]
+    found = [_held(body) for kind, body in dump if kind == _RTM_NEWADDR and address.packed in body]
+    return [held for held in found if held is not None and held.address.ip == address]
 
 
 def add_address(index: int, address: IPv4Interface) -> None:
@@ -119,8 +120,8 @@ class Monitor:
                 if kind in (_RTM_NEWLINK, _RTM_DELLINK) and body[0] == socket.AF_UNSPEC:
                     link = _link(body)
                     found.append(link if kind == _RTM_NEWLINK else replace(link, carrier=False))
-                elif kind in (_RTM_NEWADDR, _RTM_DELADDR):
-                    found.append(_held(body))
+                elif kind in (_RTM_NEWADDR, _RTM_DELADDR) and (held := _held(body)) is not None:
+                    found.append(held)
 
     def close(self) -> None:
         self._socket.close()
@@ -132,12 +133,13 @@ def _link(body: bytes) -> Link:
     return Link(index, os.fsdecode(name), flags & (_IFF_UP | _IFF_LOWER_UP) == _IFF_UP | _IFF_LOWER_UP)
 
 
-def _held(body: bytes) -> Held:
+def _held(body: bytes) -> Held | None:
+    """None for one that is no address: 0.0.0.0 is told without any."""
     _family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(body)
     attributes = _attributes(body[_ADDRESS.size :])
     # On a point-to-point interface _IFA_ADDRESS is the other end's.
-    packed = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
-    return Held(index, IPv4Interface((IPv4Address(packed), prefix)))
+    packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    return Held(index, IPv4Interface((IPv4Address(packed), prefix))) if packed else None
 
 
 def _change(kind: int, flags: int, index: int, address: IPv4Interface, attributes: dict[int, bytes]) -> None:

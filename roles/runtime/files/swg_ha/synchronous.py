@@ -159,7 +159,7 @@ class Synchronous:
 
     async def _bring_about(self, mine: record.Record, wanted: Next) -> None:
         try:
-            if mine.in_sync != wanted.in_sync:
+            if self._store.record != replace(mine, in_sync=wanted.in_sync):
                 await asyncio.to_thread(self._store.update, mine, lambda now: replace(now, in_sync=wanted.in_sync, changed=record.now()))
                 self._link.tell()
             if wanted.wait != self._keeper.database.synchronous:

@@ -54,8 +54,6 @@ class Timeline:
         del self.transitions[KEEP:]
         durable.replace(str(self.path), json.dumps(self.transitions).encode() + b"\n")
 
-    update = add
-
     def newest(self) -> Transition | None:
         return self.transitions[0] if self.transitions else None
 

@@ -136,7 +136,7 @@ def need_postgresql() -> None:
 
 
 # What has nothing in common with its neighbours, on this machine either.
-PARALLEL = ("tests/unit", "tests/property")
+PARALLEL = ("tests/postgres", "tests/property", "tests/unit")
 
 
 def pytest(names: Sequence[str]) -> Steps:

@@ -37,6 +37,10 @@ POWER_CUT = Figure("power cut of the active, fast: no writes for", "s", 2.5)
 POWER_CUT_MEDIAN = Figure("power cut of the active, fast: median", "s", 1.8)
 ASYNCHRONOUS_LOST = Figure("power cut of the active, asynchronous: commits lost", "commits")
 BALANCED = Figure("power cut of the active, balanced: no writes for", "s", DEADTIME["balanced"] + 0.8)
+ADDED, BALANCED_ADDED, SYNCHRONOUS_ADDED = (
+    Figure(f"power cut of the active, {kind}: from Heartbeat's word to the next write", "s", 0.8)
+    for kind in ("fast", "balanced", "synchronous, fast")
+)
 SYNCHRONOUS = Figure("power cut of the active, synchronous, fast: no writes for", "s")
 SYNCHRONOUS_LOST = Figure("power cut of the active, synchronous: commits lost", "commits", 0)
 PLANNED = Figure("planned failover: no writes for", "s")
@@ -76,13 +80,20 @@ def outage(probe: Probing, since: float, what: str) -> float:
     return probe.story().longest_gap(since)
 
 
+def called_dead(pair: Pair, host: str, since: float) -> float | None:
+    """When Heartbeat called the other server dead, after the moment; both by the kernel's clock, which the lab's hosts share."""
+    said = pair.lab.sh(host, "journalctl --boot --identifier=heartbeat --grep='is dead$' --output=json --output-fields=MESSAGE || true")
+    moments = [int(json.loads(line)["__MONOTONIC_TIMESTAMP"]) / 1e6 for line in said.splitlines()]
+    return max((moment for moment in moments if moment > since), default=None)
+
+
 def lost_commits(pair: Pair, probe: Probing) -> int:
     """How many acknowledged commits the pair does not have, once it is redundant."""
     seen = probe.end()
     return len(lost(seen.acknowledged, pair.rows(probe.client)))
 
 
-def cuts(bench: Bench, pair: Pair, gap: Figure, gone: Figure | None, median: Figure | None = None) -> None:
+def cuts(bench: Bench, pair: Pair, gap: Figure, added: Figure, gone: Figure | None, median: Figure | None = None) -> None:
     """Cut the active server's power, once a run; the two take turns in being it."""
     gaps = []
     for run in bench.runs():
@@ -91,10 +102,16 @@ def cuts(bench: Bench, pair: Pair, gap: Figure, gone: Figure | None, median: Fig
         with pair.probing() as probe:
             cut = time.monotonic()
             pair.lab("power", "off", pair.active)
-            gaps.append(outage(probe, cut, "after the power cut"))
+            probe.resumes(60, "after the power cut")
+            begun, ended = max(probe.story().gaps(cut), key=lambda gap: gap[1] - gap[0])
+            dead = called_dead(pair, pair.active, cut)
             pair.settle(PATIENCE)
             missing = lost_commits(pair, probe)
+        gaps.append(ended - begun)
         bench.add(gap, gaps[-1], before)
+        # Where it tells that by its links, the word comes later.
+        if dead is not None and dead < ended:
+            bench.add(added, ended - dead, before)
         if gone is not None:
             bench.add(gone, missing, before)
     if median is not None:
@@ -102,15 +119,15 @@ def cuts(bench: Bench, pair: Pair, gap: Figure, gone: Figure | None, median: Fig
 
 
 def power_cut(bench: Bench, pair: Pair) -> None:
-    cuts(bench, pair, POWER_CUT, ASYNCHRONOUS_LOST, POWER_CUT_MEDIAN)
+    cuts(bench, pair, POWER_CUT, ADDED, ASYNCHRONOUS_LOST, POWER_CUT_MEDIAN)
 
 
 def power_cut_balanced(bench: Bench, pair: Pair) -> None:
-    cuts(bench, pair, BALANCED, None)
+    cuts(bench, pair, BALANCED, BALANCED_ADDED, None)
 
 
 def power_cut_synchronous(bench: Bench, pair: Pair) -> None:
-    cuts(bench, pair, SYNCHRONOUS, SYNCHRONOUS_LOST)
+    cuts(bench, pair, SYNCHRONOUS, SYNCHRONOUS_ADDED, SYNCHRONOUS_LOST)
 
 
 def planned(bench: Bench, pair: Pair) -> None:
@@ -286,17 +303,17 @@ def full_load_balanced(bench: Bench, pair: Pair) -> None:
 # Those that want the same pair follow each other.
 MEASUREMENTS = (
     Measurement(at_rest, [MEMORY, CPU, SPAWNED]),
-    Measurement(power_cut, [POWER_CUT, POWER_CUT_MEDIAN, ASYNCHRONOUS_LOST]),
+    Measurement(power_cut, [POWER_CUT, POWER_CUT_MEDIAN, ADDED, ASYNCHRONOUS_LOST]),
     Measurement(planned, [PLANNED, PLANNED_MEDIAN, PLANNED_LOST]),
     Measurement(killed, [KILLED]),
     Measurement(service_link, [SERVICE_LINK]),
     Measurement(healed, [HEALED]),
     Measurement(full_load, [LOADED_FAST]),
     Measurement(old_active_returns, [RETURN, RETURN_ALL]),
-    Measurement(power_cut_synchronous, [SYNCHRONOUS, SYNCHRONOUS_LOST], synchronous=True),
+    Measurement(power_cut_synchronous, [SYNCHRONOUS, SYNCHRONOUS_ADDED, SYNCHRONOUS_LOST], synchronous=True),
     Measurement(stall, [STALL], synchronous=True),
     Measurement(at_rest_balanced, [CPU_BALANCED], profile="balanced"),
-    Measurement(power_cut_balanced, [BALANCED], profile="balanced"),
+    Measurement(power_cut_balanced, [BALANCED, BALANCED_ADDED], profile="balanced"),
     Measurement(full_load_balanced, [LOADED_BALANCED], profile="balanced"),
 )
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.system.pair import SERVERS, Lab, playbook
 
 PACKAGES = ("heartbeat", "chrony", "postgresql-15")
@@ -17,6 +19,7 @@ apt-get autoremove --purge --yes --quiet >/dev/null
 """
 
 
+@pytest.mark.long
 def test_a_dry_run_foretells_the_packages_and_changes_nothing(bare: Lab, inventory: Path) -> None:
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda host: bare.sh(host, PURGE, timeout=180), SERVERS))

@@ -273,7 +273,9 @@ def test_a_full_disk_names_the_file_and_installs_no_half(lab: Lab) -> None:
     before = lab.sh("ps2", f"md5sum < '{STAGED}{FILE}'")
     lab("disk", "fill", "ps2")
     try:
-        lab.sh("ps1", f"head -c 300M /dev/urandom > {TREE}/big; head -c 30M /dev/urandom > '{FILE}'", timeout=120)
+        # Made elsewhere first: what grows where it is watched is tried, and fails, again and again.
+        make = f"head -c 300M /dev/urandom > /srv/big; head -c 30M /dev/urandom > '{FILE}.new'; mv /srv/big {TREE}/big; mv '{FILE}.new' '{FILE}'"
+        lab.sh("ps1", make, timeout=120)
         eventually(lambda: entry(lab, TREE)["code"] == "FILE_FAILED", 60, "the copy has failed")
         assert "No space left on device" in entry(lab, TREE)["error"] and "big" in entry(lab, TREE)["error"]
         assert not there(lab, f"{TREE}/big")

@@ -56,6 +56,7 @@ def test_it_runs_on_the_active_server_alone_and_its_commands_were_run(served: La
         assert served.sh(host, "ls -d /usr/lib/policy_server /usr/sbin/policy_server || true") == "", "the example is not installed"
 
 
+@pytest.mark.long
 def test_a_second_run_changes_nothing(served: Lab, inventory: Path) -> None:
     again = playbook("enable_ha", inventory, **variables())
     assert not any(again.changed.values()), again.changes()

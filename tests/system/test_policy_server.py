@@ -67,6 +67,8 @@ def test_it_runs_where_the_service_is_and_nothing_starts_it_at_boot(written: Lab
     assert unit(written, "ps2") == ("inactive", "disabled")
 
 
+# Of the normal run in Molecule's default scenario, which has the policy server too.
+@pytest.mark.long
 def test_a_second_run_changes_nothing_and_a_dry_one_foretells_nothing(written: Lab, inventory: Path) -> None:
     for check in (False, True):
         again = playbook("enable_ha", inventory, check=check)

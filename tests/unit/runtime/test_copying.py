@@ -222,6 +222,20 @@ def test_a_file_that_is_written_while_it_is_copied_is_copied_again(server: Serve
     assert not server.flag() and server.copied(source).read_text() == "22"
 
 
+def test_whoever_looks_sees_that_it_has_changed_or_that_it_is_copied(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, real, seen = server.src / "file", copying.remove, list[bool]()
+    source.write_text("1")
+
+    def remove(path: str) -> bool:
+        gone = real(path)
+        seen.append(copying.busy(str(server.folder / "run")))
+        return gone
+
+    monkeypatch.setattr(copying, "remove", remove)
+    server.copy(source)
+    assert seen and all(seen)
+
+
 def test_two_versions_of_one_second_are_two(server: Server) -> None:
     """Of one size too: left to itself, rsync would take them for equal, and the second one would never arrive."""
     source = server.src / "file"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,6 +248,31 @@ def test_a_new_list_is_made_and_told_and_what_went_is_forgotten(tmp_path: Path, 
         ]
         assert not [path for folder in ("run", "state") for path in (tmp_path / folder).iterdir() if "shadow" in path.name]
         assert link.requests[1:] == [("files", {"files": [asdict(ARCHIVE)], "written": 0.0})]
+
+    asyncio.run(scenario())
+
+
+def test_a_new_list_that_came_to_nothing_half_way_is_made_whole(tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        mine = make(tmp_path, Link(), ARCHIVE)
+        mine.follow(ACTIVE)
+        await mine._settle()
+        mine.take(settings(replace(ARCHIVE, interval=90)))
+
+        async def refused(unit: str, timeout: float = 60) -> None:
+            raise units.UnitError(f"{unit} cannot be restarted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(units, "restart", refused)
+            await mine._settle()
+        assert mine.problem is not None
+        systemd.asked.clear()
+        await mine._settle()
+        assert ("restart", "ha_file@var-logserver-archive.timer") in systemd.asked and mine.problem is None
+        systemd.asked.clear()
+        mine._outdated = True
+        await mine._settle()
+        assert systemd.asked == []
 
     asyncio.run(scenario())
 

@@ -494,6 +494,44 @@ def test_what_could_not_be_installed_at_a_takeover_is_not_installed_at_a_boot(
     run(test)
 
 
+def test_whoever_stops_watching_a_hand_over_stops_nothing_else(run: Callable[..., None]) -> None:
+    async def test(pair: Pair) -> None:
+        manager = pair.one.manager
+        # Its PostgreSQL hangs: the replication is waited for.
+        pair.two.timeline = 0
+        handing_over = asyncio.create_task(manager.requests.fail_over(False, lambda text: None))
+        await until(lambda: manager.plan is not None and manager.plan.begun("stream"), "it waits for the replication")
+        handing_over.cancel()
+        await asyncio.wait({handing_over})
+        for _turn in range(3):
+            before = manager._decided
+            manager.wake()
+            await until(lambda before=before: manager._decided != before, "it still decides", 3)
+        pair.two.timeline = pair.one.timeline
+        await until(lambda: manager.changing is None, "the hand-over has ended", 20)
+
+    run(test)
+
+
+def test_one_that_is_about_to_follow_a_server_that_is_lost_takes_over(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has is whole, and it waits for a stream that will not come."""
+
+    def follow(postgres: FakePostgres, progress: Callable[[str], None], cancel: threading.Event) -> Followed:
+        postgres.machine.timeline = postgres.machine.other.timeline
+        cancel.wait(20)
+        raise PostgresError("called off")
+
+    async def test(pair: Pair) -> None:
+        monkeypatch.setattr(FakePostgres, "follow", follow)
+        pair.two.timeline = 0
+        await until(lambda: pair.two.manager.keeper.following, "it follows")
+        await pair.lose(pair.one)
+        pair.two.manager.books.told("ps1", "dead")
+        await until(lambda: pair.two.held and pair.two.state == "primary", "ps2 serves", DEADTIME + 3)
+
+    run(test)
+
+
 def test_after_a_hand_over_that_failed_the_old_active_serves_and_the_other_one_knows(run: Callable[..., None]) -> None:
     async def test(pair: Pair) -> None:
         pair.two.promotion = PostgresError("no room")

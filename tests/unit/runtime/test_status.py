@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -93,6 +94,28 @@ def test_never_both_and_each_change_is_on_the_disk_before_the_next(tmp_path, mon
     monkeypatch.setattr(os, "fsync", lambda descriptor: (states.append(markers(tmp_path)), real(descriptor)))
     status.mark("passive", tmp_path)
     assert states == [[], ["passive"]]
+
+
+def test_one_that_the_disk_kept_waiting_does_not_have_the_last_word(tmp_path, monkeypatch):
+    status.mark("passive", tmp_path)
+    stuck, go, real = threading.Event(), threading.Event(), status.sync
+
+    def slow(path):
+        if not stuck.is_set():
+            stuck.set()
+            assert go.wait(10)
+        real(path)
+
+    monkeypatch.setattr(status, "sync", slow)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(status.mark, "active", tmp_path)
+        assert stuck.wait(10)
+        second = threads.submit(status.mark, "passive", tmp_path)
+        wait([second], 0.3)
+        go.set()
+        first.result(10)
+        second.result(10)
+    assert markers(tmp_path) == ["passive"]
 
 
 def test_a_marker_that_is_right_is_not_touched(tmp_path, monkeypatch):

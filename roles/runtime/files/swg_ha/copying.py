@@ -159,6 +159,11 @@ class Copy:
     def make(self) -> None:
         """Copy it, and put down what came of it."""
         self._rest()
+        # Before the flag goes: a hand-over that sees neither thinks that everything is copied.
+        with _Slot(self.run, self.entry.get("id", [""])[-1]):
+            self._attempt()
+
+    def _attempt(self) -> None:
         began, at = time.monotonic(), time.time()
         # First: whatever changes from now on makes another copy.
         remove(f"{self.file}.changed")
@@ -205,8 +210,7 @@ class Copy:
         if believed is None:
             return {"good_absent": ["1"]}
         source, options = believed
-        with _Slot(self.run, self.entry.get("id", [""])[-1]):
-            counted = self._over_a_link(options)
+        counted = self._over_a_link(options)
         if stat.S_ISREG(source.st_mode):
             # What was written meanwhile may be in the copy by halves.
             if _seen(self.name) != _marks(source):
@@ -259,9 +263,16 @@ class Copy:
                 _run(["systemctl", "stop", "--no-block", f"ha_ssh@{link}.service"])
                 continue
             if [link] != last:
-                write(f"{self.run}/link", {"link": [link]})
+                self._prefer(link)
             return counted | {"good_link": [link]}
         raise Trouble(FAILED, "; ".join(problems) or "no link to the other server is known")
+
+    def _prefer(self, link: str) -> None:
+        try:
+            write(f"{self.run}/link", {"link": [link]})
+        except OSError:
+            # Another copy was about to write the same.
+            return
 
     def _connect(self, link: str) -> None:
         """A connection that stays open makes a copy quick. Raises _LinkFailed."""

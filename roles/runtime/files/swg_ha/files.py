@@ -240,6 +240,9 @@ class Files:
         self._outdated = True
         # The units that a playbook has installed may be newer than what systemd knows.
         self._read_by_systemd = False
+        # In their order.
+        self._to_stop: dict[str, None] = {}
+        self._to_restart: dict[str, None] = {}
         # What the other server was told, None when it has to be told again.
         self._told: tuple[ReplicatedFile, ...] | None = None
         self._codes: dict[str, str] = {}
@@ -329,19 +332,25 @@ class Files:
         """Make the units those of the list. Raises UnitError, OSError."""
         async with self._lock:
             changes = await asyncio.to_thread(self._write_units)
-            if not changes and self._read_by_systemd:
+            # Until all of it has gone well, as the next difference does not know of it.
+            self._to_stop |= dict.fromkeys(changes.stop)
+            self._to_restart |= dict.fromkeys(changes.restart)
+            self._read_by_systemd = self._read_by_systemd and not changes
+            if self._read_by_systemd:
                 return
-            for unit in changes.stop:
+            for unit in self._to_stop:
                 with suppress(units.UnitError):
                     await units.stop(unit, PATIENCE)
             await asyncio.to_thread(self._forget_others)
             await units.daemon_reload()
-            self._read_by_systemd = True
             if await units.is_active(TARGET):
                 await units.start(TARGET, PATIENCE)
-                for unit in changes.restart:
+                for unit in self._to_restart:
                     await units.restart(unit, PATIENCE)
                 self._flag(self._wanted)
+            self._to_stop.clear()
+            self._to_restart.clear()
+            self._read_by_systemd = True
 
     def _write_units(self) -> Difference:
         for folder in (self._run, self._state):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .events import Event, tell
-from .postgres import Database, DatabaseTrouble, Postgres
+from .postgres import Database, DatabaseTrouble, Followed, Postgres
 from .role import ACTIVE, PASSIVE
 from .route import cut, prefer
 from .settings import Settings
@@ -81,6 +81,7 @@ class Keeper:
         self._wake = asyncio.Event()
         self._busy = asyncio.Lock()
         self._cancel = threading.Event()
+        self._tidying: asyncio.Task[None] | None = None
         self._crashes: deque[float] = deque(maxlen=CRASHES)
         self._bad_checks = 0
         self._not_streaming_since: float | None = None
@@ -104,6 +105,10 @@ class Keeper:
                 yield
             finally:
                 self.wake()
+
+    def give_up_following(self) -> None:
+        """Whoever is followed is gone: what is whole here may have to serve, and a copy that is not will not become so."""
+        self._cancel.set()
 
     async def run(self) -> None:
         while True:
@@ -271,6 +276,9 @@ class Keeper:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         settings = self.settings
+        if self._tidying is not None and not self._tidying.done():
+            # What it removes must not be what is put there now.
+            return
         self.following = True
         self.progress = "begins"
         self._changed()
@@ -288,7 +296,9 @@ class Keeper:
             self._follow_after = loop.time() + min(5.0, settings.passive_interval)
             if not self._cancel.is_set():
                 _log.warning("following %s failed: %s", settings.peer_node, error)
+            self._cancel.clear()
         else:
+            self._cancel.clear()
             self.followed_error = None
             self._set_trouble(None)
             tell(
@@ -298,16 +308,23 @@ class Keeper:
                 how=followed.what,
                 seconds=round(loop.time() - begun, 3),
             )
-            await asyncio.to_thread(self.postgres.prune)
-            if followed.quarantine:
-                for kept in await self._kept():
-                    if kept["path"] == str(followed.quarantine):
-                        tell(Event.QUARANTINED, path=kept["path"], peer=settings.peer_node, transactions=kept["transactions"])
+            # Beside all else: it takes its time, and the data is whole already.
+            self._tidying = asyncio.create_task(self._tidy(followed), name="tidy up after following")
         finally:
             self.following = False
             self.progress = None
             await self.look()
             self._changed()
+
+    async def _tidy(self, followed: Followed) -> None:
+        try:
+            await asyncio.to_thread(self.postgres.prune)
+        except (PostgresError, OSError) as error:
+            _log.warning("what is kept of former data could not be tidied up: %s", error)
+        if followed.quarantine:
+            for kept in await self._kept():
+                if kept["path"] == str(followed.quarantine):
+                    tell(Event.QUARANTINED, path=kept["path"], peer=self.settings.peer_node, transactions=kept["transactions"])
 
     def _set_trouble(self, code: str | None, text: str = "") -> None:
         trouble = (code, text) if code else None

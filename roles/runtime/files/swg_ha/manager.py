@@ -218,6 +218,8 @@ class Manager:
     async def close(self) -> None:
         """Let go of everything, and leave the server in its role."""
         self._closing = True
+        # The end of the program waits for its threads.
+        self.keeper.give_up_following()
         if self._looking:
             self._looking.cancel()
         for task in list(self._tasks):
@@ -553,8 +555,13 @@ class Manager:
             self.since = record.now()
         self.verdict = verdict
         self._tell_refusal(verdict)
+        if verdict.code == "INCOMPLETE_COPY" and self.keeper.following and not self.senses.peer_present():
+            self.keeper.give_up_following()
         if verdict.act == GIVE:
             await self._give()
+            if self.changing is not None:
+                # An operator's word has come meanwhile.
+                return
         if verdict.role is None or verdict.role == self.role:
             return
         if verdict.act != FENCE and self._loop.time() < self._not_before[_attempt(verdict)]:

@@ -101,6 +101,9 @@ class Pause:
 
     def _put_down(self, pause: dict[str, str] | None) -> None:
         if pause is None:
-            self._path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+                # Otherwise it would be back after a power cut.
+                durable.sync(str(self._path.parent))
         else:
             durable.replace(str(self._path), json.dumps(pause).encode())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("swg_ha.requests")
 
 HAND_OVER_PATIENCE = 120.0
+# Seconds after which whoever asked is told of the steps that have ended meanwhile.
+TELLING = 0.1
 # A disk that has not taken a small file by then is not waited for: the loop has an address to watch.
 DISK_PATIENCE = 2.0
 # What is acknowledged by the name of the step that told of it.
@@ -152,12 +153,7 @@ class Requests:
                 tell_steps()
                 if work.done():
                     return
-                async with self._manager.settled:
-                    waiter = asyncio.create_task(self._manager.settled.wait())
-                    await asyncio.wait({waiter, work}, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
-                    waiter.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await waiter
+                await asyncio.wait({work}, timeout=TELLING)
 
         await follow(changing)
         if changing.result() and (finishing := self._manager.finishing) is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,17 @@ def publish(text: str, path: Path, *, durable: bool = False) -> None:
         sync(str(path.parent))
 
 
+# A disk may keep one thread that marks waiting until the next change of role has another one.
+_marking = threading.Lock()
+
+
 def mark(role: str | None, directory: Path = DIRECTORY) -> None:
     """Leave the marker of this role alone, on the disk; None: neither. There is no instant, and no power cut, with both. Raises OSError."""
+    with _marking:
+        _mark(role, directory)
+
+
+def _mark(role: str | None, directory: Path) -> None:
     others = [directory / name for name in MARKERS if name != role]
     gone = [other for other in others if _removed(other)]
     if gone:

@@ -20,20 +20,23 @@ AHEAD = 1000
 async def run(world: World) -> str:
     store, node = world.store, world.settings.node
     record = store.record
-    if record is not None and record.active == node and not (record.given or record.doubtful or world.forced):
-        if record.unfinished:
-            world.previous = replace(record, given=True)
-        await asyncio.to_thread(store.keep)
-        return f"record {record.counter} names this server already"
+
+    def is_ours(now: Record) -> bool:
+        return now.active == node and not (now.given or now.doubtful or world.forced)
+
     world.previous = record if record is None or record.given or record.active != node else None
-    if world.forced and world.previous is None and record is not None and record.unfinished:
+    # A hand-over that was taken, and may not have ended.
+    if record is not None and world.previous is None and record.unfinished and (is_ours(record) or world.forced):
         world.previous = replace(record, given=True)
     # Before the record says that this server is active: from then on nobody could tell that it still has to install anything.
     if others_are_newer(record, node, forced=world.forced):
         await asyncio.to_thread(world.installs.begin)
 
+    # A word of this server's own may reach the disk just now: that it may have been superseded, or gave the record away.
     def claimed(before: Record) -> Record:
         mine = record is not None and before.active == node
+        if mine and is_ours(before):
+            return before
         taken = before.taken() if mine else before.claimed_by(node)
         return replace(taken, counter=taken.counter + AHEAD) if world.forced else taken
 

@@ -609,6 +609,33 @@ def test_one_that_dropped_the_address_and_was_killed_asks_before_it_serves(run: 
     run(test, synchronous=True)
 
 
+def test_what_was_answered_before_a_second_standstill_raises_no_address(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(pair: Pair) -> None:
+        manager = pair.one.manager
+        asked = asyncio.Event()
+        answers: list[asyncio.Future[dict[str, Any]]] = []
+
+        async def request(kind: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
+            answers.append(asyncio.get_running_loop().create_future())
+            asked.set()
+            return await answers[-1]
+
+        monkeypatch.setattr(manager.link, "request", request)
+        for _standstill in range(2):
+            asked.clear()
+            manager._was_away(0.7)
+            await asyncio.wait_for(asked.wait(), 2)
+        assert manager._away and not pair.one.held
+        if not answers[0].done():
+            answers[0].set_result({"role": PASSIVE})
+        await asyncio.sleep(0.1)
+        assert manager._away and not pair.one.held, "that was said before the second one"
+        answers[1].set_result({"role": PASSIVE})
+        await until(lambda: pair.one.held and not manager._away, "the address is there again", 2)
+
+    run(test)
+
+
 def test_who_does_not_know_yet_what_happened_meanwhile_leaves_that_to_the_next_one(run: Callable[..., None]) -> None:
     async def test(pair: Pair) -> None:
         await asyncio.sleep(0.6)

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -70,6 +70,22 @@ REVIEW = 5.0
 STATUS_AGE = 4.0
 # Between two times that an address that somebody takes away is raised again.
 RAISE_AGAIN = 0.5
+
+
+@dataclass
+class Absence:
+    """A time in which this active server stood still, of gap seconds.
+
+    held: it had the address then. asking: what finds out whether the other one took over meanwhile.
+    """
+
+    gap: float = 0.0
+    held: bool = False
+    asking: asyncio.Task[None] | None = None
+
+    def end(self) -> bool:
+        """Ask no more: it has stood still anew, and what is answered was said before that. Whether it still was asked."""
+        return self.asking is not None and self.asking.cancel()
 
 
 class Manager:
@@ -162,6 +178,8 @@ class Manager:
         self._not_before = {ACTIVE: 0.0, PASSIVE: 0.0, HAND_OVER: 0.0}
         self._lost_redundancy: float | None = None
         self._away = False
+        self._absence = Absence()
+        self._doubting: asyncio.Task[None] | None = None
         self._was_connected = False
         self._told_refusal: str | None = None
         self._written = ""
@@ -252,8 +270,9 @@ class Manager:
 
     def _aside(self, name: str, work: Callable[[], None]) -> asyncio.Task[None]:
         """Have a thread work with the disk, which may hang; the next work of this name does not begin before."""
+        self._disk_work = {name: work for name, work in self._disk_work.items() if not work.done()}
         running = self._disk_work.get(name)
-        if running is None or running.done():
+        if running is None:
             running = self._disk_work[name] = self._spawn(self._on_disk(name, work), f"write {name}")
         return running
 
@@ -467,7 +486,10 @@ class Manager:
         if gap > 0.6 * self.settings.times.deadtime:
             if self.role != ACTIVE:
                 # What waited in the sockets meanwhile says nothing of now.
-                self._spawn(self._ask_whether_heard(self._contact_before), "ask anew")
+                if self._doubting is not None:
+                    # What is answered to that was said before this.
+                    self._doubting.cancel()
+                self._doubting = self._spawn(self._ask_whether_heard(self._contact_before), "ask anew")
             else:
                 self._was_away(gap)
         self._contact_before = self.senses.look(self.role, self._away)
@@ -484,8 +506,12 @@ class Manager:
     def _was_away(self, gap: float, why: str | None = None) -> None:
         """Nobody is served from an active server that did not look around for so long until it is known whether the other one took over."""
         if self.role == ACTIVE and self.pause.current is None:
+            before, self._absence = self._absence, Absence(gap, self._drop_address())
+            if before.end():
+                self._absence = Absence(max(gap, before.gap), self._absence.held or before.held)
             self._away = True
-            self._spawn(self._stood_still(gap, why or f"this server stood still for {gap:.1f} s", self._drop_address()), "stood still")
+            why = why or f"this server stood still for {gap:.1f} s"
+            self._absence.asking = self._spawn(self._stood_still(self._absence, why), "stood still")
 
     def _calm(self) -> bool:
         """Nothing has come up, and nothing that time alone brings can: no need to look at everything again."""
@@ -734,7 +760,7 @@ class Manager:
             if not work.done():
                 work.cancel()
                 running.end("interrupted")
-                self._aside("timeline", lambda: self.timeline.add(transition))
+                self._add_to_timeline(transition)
             tell(
                 Event.TRANSITION_ENDED, node=names["node"], kind=names["kind"], outcome=transition["outcome"], seconds=transition["seconds"]
             )
@@ -752,7 +778,11 @@ class Manager:
                 self.wake()
 
     async def _keep_in_mind(self, transition: dict[str, Any]) -> None:
-        await asyncio.wait({self._aside("timeline", lambda: self.timeline.add(transition))}, timeout=DISK_PATIENCE)
+        await asyncio.wait({self._add_to_timeline(transition)}, timeout=DISK_PATIENCE)
+
+    def _add_to_timeline(self, transition: dict[str, Any]) -> asyncio.Task[None]:
+        # The next one may come while a slow disk still works on this one.
+        return self._aside(f"timeline ({transition['id']})", lambda: self.timeline.add(transition))
 
     def _became(self, to: str, previous: str | None, verdict: Verdict) -> None:
         self._set_role(to)
@@ -843,12 +873,10 @@ class Manager:
 
     # Time
 
-    async def _stood_still(self, gap: float, why: str, held: bool) -> None:
-        try:
-            await self._ask_who_serves(gap, why, held)
-        finally:
-            self._away = False
-            self.wake()
+    async def _stood_still(self, absence: Absence, why: str) -> None:
+        await self._ask_who_serves(absence.gap, why, absence.held)
+        self._away = False
+        self.wake()
 
     async def _ask_who_serves(self, gap: float, why: str, held: bool) -> None:
         _log.warning("%s: the address is away until %s is asked", why, self.settings.peer_node)
@@ -880,8 +908,6 @@ class Manager:
 
     async def _ask_whether_heard(self, before: float | None) -> None:
         """This server, which does not serve, stood still: only an answer to a question of now tells that the other one is there."""
-        if self.senses.doubted:
-            return
         self.senses.doubt(before)
         while self.senses.doubted:
             with suppress(PeerError):

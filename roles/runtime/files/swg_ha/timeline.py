@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Timeline:
         self.path = path
         self.transitions: list[Transition] = []
         self.problem: str | None = None
+        self._adding = threading.Lock()
 
     def load(self) -> None:
         """Read the file. One that cannot be used is set aside, next to it, and the timeline begins anew."""
@@ -45,14 +47,15 @@ class Timeline:
     def add(self, transition: Mapping[str, Any]) -> None:
         """Put a transition first, or in the place of the one with its id; it is on the disk then. Raises OSError."""
         new = dict(transition)
-        for place, old in enumerate(self.transitions):
-            if old["id"] == new["id"]:
-                self.transitions[place] = new
-                break
-        else:
-            self.transitions.insert(0, new)
-        del self.transitions[KEEP:]
-        durable.replace(str(self.path), json.dumps(self.transitions).encode() + b"\n")
+        with self._adding:
+            for place, old in enumerate(self.transitions):
+                if old["id"] == new["id"]:
+                    self.transitions[place] = new
+                    break
+            else:
+                self.transitions.insert(0, new)
+            del self.transitions[KEEP:]
+            durable.replace(str(self.path), json.dumps(self.transitions).encode() + b"\n")
 
     def newest(self) -> Transition | None:
         return self.transitions[0] if self.transitions else None

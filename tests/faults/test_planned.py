@@ -56,7 +56,8 @@ def test_on_busy_processors_the_old_active_takes_over_again_right_after_a_hand_o
             assert pair.active == passive
             pair.lab("power", "off", passive)
             watch.probe.resumes(30, "on the server that had handed over")
-        assert pair.active == active
+            pair.wait_role(active, "active", 10)
+    assert pair.active == active
 
 
 @fault("F30")

@@ -48,15 +48,14 @@ BUSY = "echo begin; for _ in 1 2 3; do timeout 60 sh -c 'while :; do :; done' & 
 @fault("G14")
 def test_on_busy_processors_the_old_active_takes_over_again_right_after_a_hand_over(pair: Pair) -> None:
     active, passive = pair.active, pair.passive
-    with watched(pair) as watch:
-        with pair.lab.watching(active, BUSY) as said:
-            eventually(lambda: "begin" in said(), 20, "there is load")
-            pair.failover()
-            pair.wait_redundant(30)
-            assert pair.active == passive
-            pair.lab("power", "off", passive)
-            watch.probe.resumes(30, "on the server that had handed over")
-            pair.wait_role(active, "active", 10)
+    with watched(pair) as watch, pair.lab.watching(active, BUSY) as said:
+        eventually(lambda: "begin" in said(), 20, "there is load")
+        pair.failover()
+        pair.wait_redundant(30)
+        assert pair.active == passive
+        pair.lab("power", "off", passive)
+        watch.probe.resumes(30, "on the server that had handed over")
+        pair.wait_role(active, "active", 10)
     assert pair.active == active
 
 

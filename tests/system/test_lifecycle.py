@@ -60,6 +60,7 @@ def written(pair: Lab) -> Lab:
     return pair
 
 
+@pytest.mark.long
 def test_a_dry_run_of_taking_apart_changes_nothing(written: Lab, inventory: Path) -> None:
     before = {host: written.fingerprint(host) for host in SERVERS}
     foretold = playbook("disable_ha", inventory, check=True)

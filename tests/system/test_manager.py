@@ -142,6 +142,7 @@ def test_what_is_changed_in_the_files_is_taken_up_while_all_runs(demos: Lab) -> 
     wait_for_roles(demos, "ps2")
 
 
+@pytest.mark.long
 def test_a_unit_that_fails_is_told(demos: Lab) -> None:
     demos.sh("ps2", "systemctl kill --signal=KILL demo_reports")
     eventually(lambda: manager(demos, "ps2")["problems"], 10, "manager-ctl tells it")

@@ -100,11 +100,11 @@ def cuts(bench: Bench, pair: Pair, gap: Figure, added: Figure, gone: Figure | No
         bench.say(f"power cut of {pair.active}, run {run} of {bench.options.runs}")
         before = load()
         with pair.probing() as probe:
-            cut = time.monotonic()
+            other, cut = pair.passive, time.monotonic()
             pair.lab("power", "off", pair.active)
             probe.resumes(60, "after the power cut")
             begun, ended = max(probe.story().gaps(cut), key=lambda gap: gap[1] - gap[0])
-            dead = called_dead(pair, pair.active, cut)
+            dead = called_dead(pair, other, cut)
             pair.settle(PATIENCE)
             missing = lost_commits(pair, probe)
         gaps.append(ended - begun)

@@ -103,7 +103,7 @@ def cuts(bench: Bench, pair: Pair, gap: Figure, added: Figure, gone: Figure | No
             other, cut = pair.passive, time.monotonic()
             pair.lab("power", "off", pair.active)
             probe.resumes(60, "after the power cut")
-            begun, ended = max(probe.story().gaps(cut), key=lambda gap: gap[1] - gap[0])
+            begun, ended = probe.story().longest(cut)
             dead = called_dead(pair, other, cut)
             pair.settle(PATIENCE)
             missing = lost_commits(pair, probe)

@@ -38,7 +38,12 @@ class Story:
 
     def longest_gap(self, since: float = float("-inf"), until: float = float("inf")) -> float:
         """The longest time without an acknowledged commit that touches the time from `since` to `until`; infinity for none after it."""
-        return max((end - begin for begin, end in self.gaps(since, until)), default=float("inf"))
+        begin, end = self.longest(since, until)
+        return end - begin
+
+    def longest(self, since: float = float("-inf"), until: float = float("inf")) -> tuple[float, float]:
+        """When that time began, and when it ended."""
+        return max(self.gaps(since, until), key=lambda gap: gap[1] - gap[0], default=(float("-inf"), float("inf")))
 
     def gaps(self, since: float = float("-inf"), until: float = float("inf")) -> list[tuple[float, float]]:
         """The times between consecutive acknowledged commits that touch the time from `since` to `until`.

@@ -239,7 +239,7 @@ class Files:
         self._sure_until = 0.0
         self._outdated = True
         # The units that a playbook has installed may be newer than what systemd knows.
-        self._read_by_systemd = False
+        self._in_effect = False
         # In their order.
         self._to_stop: dict[str, None] = {}
         self._to_restart: dict[str, None] = {}
@@ -335,8 +335,8 @@ class Files:
             # Until all of it has gone well, as the next difference does not know of it.
             self._to_stop |= dict.fromkeys(changes.stop)
             self._to_restart |= dict.fromkeys(changes.restart)
-            self._read_by_systemd = self._read_by_systemd and not changes
-            if self._read_by_systemd:
+            self._in_effect = self._in_effect and not changes
+            if self._in_effect:
                 return
             for unit in self._to_stop:
                 with suppress(units.UnitError):
@@ -350,7 +350,7 @@ class Files:
                 self._flag(self._wanted)
             self._to_stop.clear()
             self._to_restart.clear()
-            self._read_by_systemd = True
+            self._in_effect = True
 
     def _write_units(self) -> Difference:
         for folder in (self._run, self._state):

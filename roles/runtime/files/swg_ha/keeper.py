@@ -298,6 +298,7 @@ class Keeper:
                 _log.warning("following %s failed: %s", settings.peer_node, error)
             self._cancel.clear()
         else:
+            # Not where this task is cancelled: the thread goes on then, and has yet to see it.
             self._cancel.clear()
             self.followed_error = None
             self._set_trouble(None)

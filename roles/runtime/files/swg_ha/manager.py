@@ -270,7 +270,7 @@ class Manager:
 
     def _aside(self, name: str, work: Callable[[], None]) -> asyncio.Task[None]:
         """Have a thread work with the disk, which may hang; the next work of this name does not begin before."""
-        self._disk_work = {name: work for name, work in self._disk_work.items() if not work.done()}
+        self._disk_work = {other: task for other, task in self._disk_work.items() if not task.done()}
         running = self._disk_work.get(name)
         if running is None:
             running = self._disk_work[name] = self._spawn(self._on_disk(name, work), f"write {name}")

@@ -111,6 +111,7 @@ class Network:
         """Have the virtual IP on the service link, and nowhere else. Raises NetworkError."""
         if self.virtual_ip is None:
             raise NetworkError("the pair has no virtual IP: set virtual_ip in HA/module.xml (variable ha_virtual_ip)")
+        self._known = None
         try:
             index = socket.if_nametoindex(self._service)
             rtnetlink.add_address(index, self.virtual_ip)
@@ -121,12 +122,11 @@ class Network:
             raise NetworkError(
                 f"cannot give {self.virtual_ip} to {self._service}: {error.strerror}: look at 'ip link show dev {self._service}'"
             ) from error
-        finally:
-            self._known = None
 
     def drop_address(self) -> bool:
         """Take the virtual IP off every interface and announce it no more. Whether it was there. Raises NetworkError."""
         self._stop_announcing()
+        self._known = None
         everywhere = self._held()
         for held in everywhere:
             try:
@@ -135,8 +135,6 @@ class Network:
                 raise NetworkError(
                     f"cannot take {held.address} off the interface with the index {held.index}: {error.strerror}: look at 'ip address'"
                 ) from error
-            finally:
-                self._known = None
         return bool(everywhere)
 
     def announce(self) -> None:

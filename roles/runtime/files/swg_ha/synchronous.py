@@ -163,7 +163,7 @@ class Synchronous:
                 await asyncio.to_thread(self._store.update, mine, lambda now: replace(now, in_sync=wanted.in_sync, changed=record.now()))
                 self._link.tell()
             if wanted.wait != self._keeper.database.synchronous:
-                # They wait no longer from now on, whatever was seen before.
+                # What was seen of commits that wait is over with this.
                 self._waits_from = None
                 await asyncio.to_thread(self._keeper.postgres.name_standby, wanted.wait)
                 self._keeper.wake()

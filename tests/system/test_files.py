@@ -303,7 +303,8 @@ def test_a_power_cut_of_the_passive_server_in_the_middle_of_a_copy(lab: Lab) -> 
     wanted = lab.sh("ps1", f"cd {TREE}/cut && md5sum *")
     eventually(lambda: lab.sh("ps2", f"cd {STAGED}{TREE}/cut && md5sum * || true") == wanted, 120, "everything is on ps2")
     assert lab.sh("ps2", HALVES) == ""
-    assert entry(lab, TREE)["code"] is None
+    # Its report comes after its last file.
+    eventually(lambda: entry(lab, TREE)["code"] is None, PATIENCE, "the copy is reported as whole")
     lab.sh("ps1", f"rm -r {TREE}/cut")
     eventually(lambda: not there(lab, f"{TREE}/cut"), PATIENCE, "it is gone on ps2")
 

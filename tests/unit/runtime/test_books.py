@@ -26,6 +26,8 @@ class Heartbeat:
         self.asked.append("rscstatus")
         return self.answers["rscstatus"]
 
+    poll = rscstatus
+
     async def peer(self):
         self.asked.append("peer")
         return self.answers["peer"]

@@ -218,13 +218,14 @@ class Daemon:
                 await writer.drain()
         writer.close()
 
-    async def _hear(self, reader: asyncio.StreamReader) -> None:
+    async def _hear(self, reader: asyncio.StreamReader) -> dict[str, str]:
         length, magic = HEADER.unpack(await reader.readexactly(HEADER.size))
         text = (await reader.readexactly(length)).decode()
         assert magic == 0xABCD
         begin, *lines, end, zero = text.split("\n")
         assert (begin, end, zero) == (">>>", "<<<", "\0")
         self.heard.append(dict(line.split("=") for line in lines))
+        return self.heard[-1]
 
 
 def watched(path: Path, *daemons: Daemon) -> list[tuple[str, str]]:
@@ -327,3 +328,85 @@ def test_nonsense_ends_the_connection_and_nothing_else(register: Path, nonsense:
 def test_a_heartbeat_that_refuses_is_asked_again(register: Path) -> None:
     refusing = Daemon([], signing_on=">>>\nt=hbapi-resp\nreqtype=signon\nresult=fail\n<<<\n")
     assert watched(register, refusing, Daemon([])) == [("ps1", "started"), ("ps1", "stopped")]
+
+
+class Asked(Daemon):
+    """One that goes on, and answers what is asked once it is told what; None: by its end."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.answers: asyncio.Queue[str | None] = asyncio.Queue()
+        self.questions = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._hear(reader)
+        writer.write(packed(self.signing_on))
+        assert (await self._hear(reader))["reqtype"] == "nodestatus"
+        with contextlib.closing(writer):
+            while (await self._hear(reader))["reqtype"] == "getrsc":
+                self.questions += 1
+                if (answer := await self.answers.get()) is None:
+                    return
+                writer.write(packed(f">>>\nt=hbapi-resp\nreqtype=getrsc\n{answer}\n<<<\n"))
+
+
+def polled(path: Path, test: Callable[[Asked], Awaitable[None]]) -> None:
+    async def run() -> None:
+        daemon, listening = Asked(), asyncio.Event()
+        server = await asyncio.start_unix_server(daemon.serve, path)
+        watching = asyncio.create_task(PS1.watch(lambda _node, _what: listening.set()))
+        async with asyncio.timeout(20):
+            await listening.wait()
+            await test(daemon)
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+        server.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("answer", "rscstatus"),
+    [("rsc_hold=local\nresult=OK", "local"), ("rsc_hold=(null)\nresult=OK", None), ("result=fail\nfailreason=crm", None)],
+)
+def test_the_poll_is_asked_where_it_is_listened(master: Master, register: Path, answer: str, rscstatus: str | None) -> None:
+    async def test(daemon: Asked) -> None:
+        for asked in (1, 2):
+            daemon.answers.put_nowait(answer)
+            assert (await PS1.poll(), daemon.questions) == (rscstatus, asked)
+
+    polled(register, test)
+    assert not (master.folder / "calls").exists(), "a process was begun for it"
+
+
+def test_the_poll_where_nobody_listens(master: Master) -> None:
+    master.says("rscstatus", "none")
+    assert asyncio.run(PS1.poll()) == "none"
+
+
+def test_a_poll_that_stays_without_an_answer(master: Master, register: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is bounded, cl_status asks as long as the answer is owed, and the late one is not taken for that to the next question."""
+    monkeypatch.setattr(heartbeat, "_PATIENCE", 0.5)
+    master.says("rscstatus", "none")
+
+    async def test(daemon: Asked) -> None:
+        assert await PS1.poll() is None
+        assert (await PS1.poll(), daemon.questions) == ("none", 1)
+        daemon.answers.put_nowait("rsc_hold=all\nresult=OK")
+        while PS1._answer is not None:
+            await asyncio.sleep(0.01)
+        daemon.answers.put_nowait("rsc_hold=local\nresult=OK")
+        assert (await PS1.poll(), daemon.questions) == ("local", 2)
+
+    polled(register, test)
+
+
+def test_a_poll_ends_with_the_heartbeat_that_was_asked(master: Master, register: Path) -> None:
+    async def test(daemon: Asked) -> None:
+        daemon.answers.put_nowait(None)
+        began = time.monotonic()
+        assert await PS1.poll() is None
+        assert time.monotonic() - began < heartbeat._PATIENCE / 2
+
+    polled(register, test)

@@ -218,6 +218,8 @@ class FakeHeartbeat:
     async def rscstatus(self) -> str | None:
         return self.holds
 
+    poll = rscstatus
+
     async def peer(self) -> None:
         return None
 

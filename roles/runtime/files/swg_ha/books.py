@@ -30,9 +30,9 @@ UNSETTLED = {ACTIVE: 20.0, PASSIVE: 35.0}
 
 
 class Books:
-    """holding: the resources are here, by the last word of the gate or of cl_status. rscstatus, peer: as Heartbeat class has them.
+    """holding: the resources are here, by the last word of the gate or of Heartbeat. rscstatus, peer: as Heartbeat class has them.
 
-    interval: seconds between two questions to cl_status. wake: something may have changed.
+    interval: seconds between two questions to Heartbeat. wake: something may have changed.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Books:
     async def run(self) -> None:
         """The manual's poll: it finds what Heartbeat did not tell."""
         while True:
-            await self._ask()
+            await self._ask(self._heartbeat.poll)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval()):
                     await self._unsettled.wait()
                     await asyncio.sleep(SOON)
 
-    async def _ask(self) -> None:
-        self.rscstatus = await self._heartbeat.rscstatus()
+    async def _ask(self, rscstatus: Callable[[], Awaitable[str | None]]) -> None:
+        self.rscstatus = await rscstatus()
         if self.rscstatus is None or self._deaf_since is not None or self.peer is None:
             # Otherwise it tells by itself, and an answer from before must not take the place of what it told meanwhile.
             words, answer = self._words, await self._heartbeat.peer()
@@ -120,7 +120,7 @@ class Books:
     def told(self, node: str, what: str) -> None:
         """As Heartbeat.watch tells it."""
         if what in ("resources", "started"):
-            self._spawn(self._ask(), "ask Heartbeat")
+            self._spawn(self._ask(self._heartbeat.rscstatus), "ask Heartbeat")
         if node == self._heartbeat.node and what in ("started", "stopped"):
             self._deaf_since = None if what == "started" else self._loop.time()
             if what == "stopped":
@@ -148,4 +148,4 @@ class Books:
     async def _move(self, move: Callable[[], Awaitable[bool]]) -> None:
         if await self._heartbeat.peer() == "active":
             await move()
-        await self._ask()
+        await self._ask(self._heartbeat.rscstatus)

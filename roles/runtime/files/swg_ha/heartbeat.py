@@ -52,11 +52,25 @@ class Heartbeat:
         self._interfaces = frozenset(interfaces)
         # Nothing has come from the peer over any link for deadtime.
         self._silent = False
+        # While it is listened to; and the answer to what was asked there, waited for for so long as it may take.
+        self._connection: asyncio.StreamWriter | None = None
+        self._answer: asyncio.Future[str | None] | None = None
 
     async def rscstatus(self) -> str | None:
         """all, local, foreign, none or transition; None: no answer."""
-        word = await self._ask("rscstatus")
-        return word if word in said.RESOURCE_STATUSES else None
+        return _rscstatus(await self._ask("rscstatus"))
+
+    async def poll(self) -> str | None:
+        """As rscstatus, but asked where ``watch`` listens: no process is begun for it. Heartbeat may let its keepalive pass before it answers.
+
+        Where it owes an answer already, or nobody listens, cl_status asks.
+        """
+        if self._connection is None or self._answer is not None:
+            return await self.rscstatus()
+        self._answer = answer = asyncio.get_running_loop().create_future()
+        self._connection.write(_packed({**self._request(), "reqtype": "getrsc"}))
+        done, _pending = await asyncio.wait([answer], timeout=_PATIENCE)
+        return _rscstatus(answer.result()) if done else None
 
     async def peer(self) -> str | None:
         """What Heartbeat calls the other server: active, up, init or dead; None: no answer. One that ``watch`` found silent is dead."""
@@ -134,12 +148,16 @@ class Heartbeat:
                 with contextlib.closing(writer):
                     await self._sign_on(reader, writer)
                     patience = _BETWEEN_ATTEMPTS[0]
+                    self._connection = writer
                     told(self.node, "started")
                     try:
                         await self._listen(reader, told)
                     except (asyncio.IncompleteReadError, OSError, ValueError):
                         told(self.node, "stopped")
                         raise
+                    finally:
+                        self._connection = None
+                        self._answered(None)
             except (asyncio.IncompleteReadError, OSError, ValueError) as error:
                 log.debug("Heartbeat cannot be listened to: %s", error)
             await asyncio.sleep(patience)
@@ -147,14 +165,22 @@ class Heartbeat:
 
     async def _sign_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Become a client, and ask for the peer's status. Raises IncompleteReadError, OSError, ValueError."""
-        client = str(os.getpid())
-        request = {"t": "hbapi-req", "dest": self.node, "pid": client, "from_id": client}
+        request = self._request()
         writer.write(_packed({**request, "reqtype": "signon", "uid": str(os.getuid()), "gid": str(os.getgid())}))
         async with asyncio.timeout(_PATIENCE):
             answer = await _message(reader)
         if answer.get("result") != "OK":
             raise ValueError(f"it does not let ha_manager sign on: {answer}")
         writer.write(_packed({**request, "reqtype": "nodestatus", "node": self.peer_node}))
+
+    def _request(self) -> dict[str, str]:
+        client = str(os.getpid())
+        return {"t": "hbapi-req", "dest": self.node, "pid": client, "from_id": client}
+
+    def _answered(self, word: str | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(word)
+        self._answer = None
 
     async def _listen(self, reader: asyncio.StreamReader, told: Callable[[str, str], None]) -> None:
         status: str | None = None
@@ -165,6 +191,8 @@ class Heartbeat:
                 match await _message(reader):
                     case {"t": "hbapi-resp", "reqtype": "nodestatus", "st": word}:
                         status, before = word, None
+                    case {"t": "hbapi-resp", "reqtype": "getrsc", **answer}:
+                        self._answered(answer.get("rsc_hold"))
                     case {"t": "status", "src": self.peer_node, "st": word}:
                         status, before = word, None
                     case {"t": "status", "src": node, "st": word}:
@@ -206,6 +234,10 @@ class Heartbeat:
                     await asyncio.sleep(_BETWEEN_QUESTIONS)
                 return True
         return False
+
+
+def _rscstatus(word: str | None) -> str | None:
+    return word if word in said.RESOURCE_STATUSES else None
 
 
 def _send(message: dict[str, str]) -> bool:

@@ -550,7 +550,7 @@ class Replica:
     def _reserve(self, answer: Answer) -> None:
         """Have the slot on the primary, reserved and free for us."""
         slot = answer.slot
-        if slot and slot.active_pid and not self._streams_from_slot():
+        if slot and slot.active_pid and not self._receives_from_slot(self.cluster.position()):
             if slot.user != self.wanted.application_name:
                 raise PostgresError(
                     f"replication slot {self.primary.slot!r} is in use by {slot.user!r} (pid {slot.active_pid} on the primary): "
@@ -568,8 +568,7 @@ class Replica:
             self._outcome.changed = True
             self._outcome.commands.append(f"SELECT pg_create_physical_replication_slot('{self.primary.slot}', true)")
 
-    def _streams_from_slot(self) -> bool:
-        here = self.cluster.position()
+    def _receives_from_slot(self, here: Mapping[str, Any] | None) -> bool:
         return bool(here and here["receiver"] and here["receiver"]["slot"] == self.primary.slot)
 
     def _drop_old_slots(self, plan: Plan) -> None:
@@ -753,7 +752,8 @@ class Replica:
         while True:
             here, now = self.cluster.position(), time.monotonic()
             try:
-                if here and is_streaming(here):
+                # With another slot set, the receiver of before goes on for a moment.
+                if here and is_streaming(here) and self._receives_from_slot(here):
                     seen, theirs = self.primary.standby(self.wanted.application_name)
                     goal = goal or theirs
                     if seen and lsn(here["write"]) >= goal:

@@ -130,6 +130,7 @@ import os
 import pwd
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -248,7 +249,9 @@ def give_contents(folder: str, uid: int, gid: int) -> None:
     """Have all that is in a folder belong to them. Raises OSError."""
     for _path, folders, files, inside in os.fwalk(folder, topdown=False, follow_symlinks=False):
         for name in folders + files:
-            os.chown(name, uid, gid, dir_fd=inside, follow_symlinks=False)
+            # What goes meanwhile, such as a half-written copy, needs no other owner.
+            with suppress(FileNotFoundError):
+                os.chown(name, uid, gid, dir_fd=inside, follow_symlinks=False)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync_file_system(descriptor)

@@ -28,7 +28,7 @@ import psycopg2
 import pytest
 
 from ansible_collections.swg.ha.plugins.module_utils.postgres_cluster import wait_until
-from policy_server import active_request_cli, api, command, databases, full_replicate, session
+from policy_server import active_request_cli, api, command, databases, full_replicate, session, tree
 from policy_server.database import DatabaseError, Standby, connection, effective_account
 from policy_server.session import Database, Session, Unavailable
 from policy_server.settings import Settings
@@ -254,6 +254,18 @@ def test_full_replicate_writes_the_tree_once(ready: Server) -> None:
     assert found.base.stat().st_ino == inode
 
 
+def test_full_replicate_reads_what_it_writes_once_nobody_else_writes(ready: Server) -> None:
+    found = settings_of(ready)
+    put(ready, "global/module.xml", b"<old/>")
+    program = f"from pathlib import PosixPath; from policy_server import full_replicate, settings;full_replicate.work(settings.{found!r})"
+    with tree.alone(found.base):
+        waiting = subprocess.Popen([sys.executable, "-c", program], env=environment())
+        ready.wait("SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'policy_server' AND state = 'idle in transaction'")
+        put(ready, "global/module.xml", b"<new/>")
+    assert waiting.wait(60) == 0
+    assert (found.base / "global/module.xml").read_bytes() == b"<new/>"
+
+
 def test_a_name_that_leads_elsewhere_is_not_written(ready: Server) -> None:
     with connection(settings_of(ready)) as cursor:
         cursor.execute("INSERT INTO configuration (device, name, content) SELECT key, '../../evil.json', '{}' FROM device")
@@ -397,7 +409,7 @@ def test_a_postgresql_that_hangs_is_told_of_in_time(service: Service, ready: Ser
         began = time.monotonic()
         status, body = service.ask("GET", "/health")
         assert status == 503 and b"has not answered" in body
-        assert time.monotonic() - began < session.SECONDS + 2
+        assert time.monotonic() - began < session.SECONDS + 8
     finally:
         for pid in (*pids, postmaster):
             os.kill(pid, signal.SIGCONT)
@@ -409,8 +421,13 @@ def test_a_commit_that_waits_for_the_other_server_is_not_said_to_be_done(service
     ready.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody_there'")
     ready.sql("SELECT pg_reload_conf()")
     ready.wait("SELECT current_setting('synchronous_standby_names') = 'nobody_there'")
-    status, body = service.ask("PUT", "/configurations/global/a.json", b"1", JSON)
-    assert status == 503 and b"not known" in body
+
+    def told() -> bool:
+        # Whether commits wait is up to the checkpointer, which takes it up after the postmaster.
+        status, body = service.ask("PUT", "/configurations/global/a.json", b"1", JSON)
+        return status == 503 and b"not known" in body
+
+    assert wait_until(told, 30)
     ready.sql("ALTER SYSTEM RESET synchronous_standby_names")
     ready.sql("SELECT pg_reload_conf()")
     ready.wait("SELECT current_setting('synchronous_standby_names') = ''")
@@ -434,12 +451,12 @@ def test_it_ends_when_systemd_says_so_and_finishes_what_is_under_way(service: Se
         assert wait_until(lambda: refuses(service.settings.port), 10), "it takes no more connections"
         client.sendall(b"]")
         assert client.recv(1000).startswith(b"HTTP/1.1 201 ")
-    assert service.process.wait(5) == 0
+    assert service.process.wait(15) == 0
     assert stored(ready) == {"global/a.json": "[]"}
 
 
 def test_it_answers_soon_after_its_start(service: Service) -> None:
-    assert service.took < 2, "far more than it takes: 0.2 s on a machine that is not busy"
+    assert service.took < 10, "far more than it takes: 0.2 s on a machine that is not busy"
 
 
 def test_all_its_connections_in_use_make_others_wait_not_fail(ready: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,11 @@ OLD = {"global/module.xml": b"<old/>", "ps1/a.json": b"1", "gone/b.json": b"2"}
 NEW = {"global/module.xml": b"<new/>", "ps2/a.json": b"1", "ps2/c.json": b"3"}
 
 
+def write(base: Path, wanted: dict[str, bytes], group: int) -> bool:
+    with tree.alone(base) as place:
+        return tree.write(place, wanted, group)
+
+
 def files(base: Path) -> dict[str, bytes]:
     """What readers see, apart from the list of what is from the database."""
     found = {str(path.relative_to(base)): path.read_bytes() for path in base.rglob("*") if path.is_file() and not path.is_symlink()}
@@ -35,7 +40,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_it_is_made_with_all_above_it(base: Path) -> None:
-    assert tree.write(base, OLD, GROUP)
+    assert write(base, OLD, GROUP)
     assert files(base) == OLD
     assert [path.name for path in base.parent.iterdir()] == ["base"]
     assert base.stat().st_mode & 0o7777 == (base / "global").stat().st_mode & 0o7777 == 0o750
@@ -43,13 +48,13 @@ def test_it_is_made_with_all_above_it(base: Path) -> None:
 
 
 def test_what_is_there_already_is_left_alone(base: Path) -> None:
-    tree.write(base, OLD, GROUP)
+    write(base, OLD, GROUP)
 
     def inodes() -> dict[Path, tuple[int, int]]:
         return {path: (path.stat().st_ino, path.stat().st_ctime_ns) for path in [base, *base.rglob("*")]}
 
     before = inodes()
-    assert not tree.write(base, OLD, GROUP)
+    assert not write(base, OLD, GROUP)
     assert inodes() == before
 
 
@@ -66,21 +71,21 @@ def test_what_is_there_already_is_left_alone(base: Path) -> None:
     ids=["other content", "missing", "other mode", "no list", "a list of nonsense", "a link"],
 )
 def test_what_differs_is_made_good(base: Path, harm: Callable[[Path], object]) -> None:
-    tree.write(base, OLD, GROUP)
+    write(base, OLD, GROUP)
     harm(base)
-    assert tree.write(base, OLD, GROUP)
-    assert files(base) == OLD and not tree.write(base, OLD, GROUP)
+    assert write(base, OLD, GROUP)
+    assert files(base) == OLD and not write(base, OLD, GROUP)
 
 
 def test_what_is_not_from_the_database_stays(base: Path) -> None:
     """Files of updates, links, a folder of a device that lost its configurations."""
-    tree.write(base, OLD, GROUP)
+    write(base, OLD, GROUP)
     (base / "debpackages/deep").mkdir(parents=True, mode=0o700)
     (base / "debpackages/deep/p.deb").write_bytes(b"package")
     (base / "gone/signatures.dat").write_bytes(b"dat")
     (base / "latest").symlink_to("debpackages")
     inode = (base / "debpackages/deep/p.deb").stat().st_ino
-    assert tree.write(base, NEW, GROUP)
+    assert write(base, NEW, GROUP)
     assert files(base) == {**NEW, "debpackages/deep/p.deb": b"package", "gone/signatures.dat": b"dat"}
     assert (base / "debpackages/deep").stat().st_mode & 0o7777 == 0o700
     assert (base / "debpackages/deep/p.deb").stat().st_ino == inode, "it was copied"
@@ -93,10 +98,10 @@ def test_links_do_not_lead_out_of_the_tree(base: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (outside / "c.json").mkdir(parents=True)
     (outside / "a.json").write_bytes(b"of somebody else")
-    tree.write(base, {}, GROUP)
+    write(base, {}, GROUP)
     (base / "ps2").symlink_to(outside)
     (base / tree.WRITTEN).write_text('["ps2/a.json", "ps2/c.json", "../../outside/a.json", "ps2/../outside/a.json", "/etc/x"]')
-    assert tree.write(base, NEW, GROUP)
+    assert write(base, NEW, GROUP)
     assert files(base) == NEW and not (base / "ps2").is_symlink()
     assert (outside / "a.json").read_bytes() == b"of somebody else" and (outside / "c.json").is_dir()
 
@@ -105,7 +110,7 @@ def test_a_base_that_is_a_link_stays_one(base: Path, tmp_path: Path) -> None:
     (tmp_path / "other_disk/base").mkdir(parents=True)
     base.parent.mkdir()
     base.symlink_to(tmp_path / "other_disk/base")
-    assert tree.write(base, NEW, GROUP) and not tree.write(base, NEW, GROUP)
+    assert write(base, NEW, GROUP) and not write(base, NEW, GROUP)
     assert base.is_symlink() and files(base) == NEW
     assert [path.name for path in (tmp_path / "other_disk").iterdir()] == ["base"]
 
@@ -114,30 +119,30 @@ def test_what_is_in_the_way_goes(base: Path) -> None:
     base.mkdir(parents=True)
     (base / "global").write_bytes(b"a file where a folder is to be")
     (base / "ps2/a.json").mkdir(parents=True)
-    assert tree.write(base, NEW, GROUP)
+    assert write(base, NEW, GROUP)
     assert files(base) == NEW
 
 
 def test_no_link_and_no_copy_of_what_another_one_writes(base: Path) -> None:
     """Only one at a time; the other one waits for it."""
-    tree.write(base, OLD, GROUP)
+    write(base, OLD, GROUP)
     with durable.locked(str(base.parent)), pytest.MonkeyPatch.context() as patch:
         patch.setattr(tree, "locked", lambda folder: durable.locked(folder, 0.1))
         with pytest.raises(TimeoutError):
-            tree.write(base, NEW, GROUP)
+            write(base, NEW, GROUP)
     assert files(base) == OLD
 
 
 def test_a_file_system_that_cannot_exchange_keeps_the_old_one(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree.write(base, OLD, GROUP)
+    write(base, OLD, GROUP)
     monkeypatch.setattr(tree, "exchange", lambda one, other: False)
     with pytest.raises(OSError, match="cannot exchange two folders"):
-        tree.write(base, NEW, GROUP)
+        write(base, NEW, GROUP)
     assert files(base) == OLD
 
 
 def test_all_of_it_is_on_the_disk_before_it_is_installed_and_the_names_after_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree.write(base, OLD, GROUP)
+    write(base, OLD, GROUP)
     order: list[str] = []
 
     def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,7 +154,7 @@ def test_all_of_it_is_on_the_disk_before_it_is_installed_and_the_names_after_it(
 
     for module, name in ((tree, "make_file"), (tree, "sync_file_system"), (tree, "exchange"), (os, "fsync")):
         monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
-    tree.write(base, NEW, GROUP)
+    write(base, NEW, GROUP)
     assert order == ["make_file"] * (len(NEW) + 1) + ["sync_file_system", "exchange", "fsync"]
 
 
@@ -171,7 +176,7 @@ def killed_at(line: int, base: Path) -> bool:
 
         sys.settrace(trace)
         try:
-            tree.write(base, NEW, GROUP)
+            write(base, NEW, GROUP)
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
@@ -181,14 +186,14 @@ def test_killed_at_any_line_it_leaves_the_old_tree_or_the_new_one_and_the_next_r
     seen = set()
     for line in range(1000):
         base = tmp_path / str(line) / "base"
-        tree.write(base, OLD, GROUP)
+        write(base, OLD, GROUP)
         (base / "other").mkdir()
         (base / "other/x").write_bytes(b"x")
         cut = killed_at(line, base)
         found = files(base)
         assert found in ({**OLD, "other/x": b"x"}, {**NEW, "other/x": b"x"})
         seen.add(found.get("global/module.xml"))
-        tree.write(base, NEW, GROUP)
+        write(base, NEW, GROUP)
         assert files(base) == {**NEW, "other/x": b"x"}
         assert [path.name for path in base.parent.iterdir()] == ["base"]
         if not cut:

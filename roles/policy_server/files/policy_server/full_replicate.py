@@ -29,8 +29,10 @@ def work(settings: Settings) -> str:
         raise DatabaseError("this must be run as root, who owns the configurations on the disk")
     with connection(settings) as cursor:
         refuse_standby(cursor)
-        wanted = configurations(cursor)
-    written = tree.write(settings.base, wanted, pwd.getpwnam(settings.account).pw_gid)
+        # Read by whoever writes next: what was read before another run wrote is older than the tree.
+        with tree.alone(settings.base) as base:
+            wanted = configurations(cursor)
+            written = tree.write(base, wanted, pwd.getpwnam(settings.account).pw_gid)
     return f"{len(wanted)} configurations {'written to' if written else 'are already in'} {settings.base}"
 
 

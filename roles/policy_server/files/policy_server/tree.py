@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .shared.durable import exchange, locked, make_folders, sync_file_system
@@ -22,22 +23,27 @@ WRITTEN = ".full_replicate.json"
 FOLDER_MODE, FILE_MODE = 0o750, 0o640
 
 
-def write(base: Path, wanted: Mapping[str, bytes], group: int) -> bool:
-    """Have exactly these files of the database (folder/name) in the tree; False if they were there already. Raises OSError."""
-    # Where an administrator has moved it by a link, the folder is what is replaced.
+@contextmanager
+def alone(base: Path) -> Iterator[Path]:
+    """Have nobody else write the tree at base meanwhile. Where an administrator has moved it by a link: where it is. Raises OSError."""
     base = Path(os.path.realpath(base))
     make_folders(str(base.parent))
     with locked(str(base.parent)):
-        # What a run that was cut off has left: the new tree, half or whole, or the old one.
-        new = base.with_name(f".{base.name}.full_replicate")
-        if new.exists():
-            shutil.rmtree(new)
-        before = written_before(base)
-        if before == set(wanted) and all(is_there(base / path, content, group) for path, content in wanted.items()):
-            return False
-        build(base, new, before, wanted, group)
-        install(new, base)
-        return True
+        yield base
+
+
+def write(base: Path, wanted: Mapping[str, bytes], group: int) -> bool:
+    """Have exactly these files of the database (folder/name) in the tree, ``alone``; False if they were there already. Raises OSError."""
+    # What a run that was cut off has left: the new tree, half or whole, or the old one.
+    new = base.with_name(f".{base.name}.full_replicate")
+    if new.exists():
+        shutil.rmtree(new)
+    before = written_before(base)
+    if before == set(wanted) and all(is_there(base / path, content, group) for path, content in wanted.items()):
+        return False
+    build(base, new, before, wanted, group)
+    install(new, base)
+    return True
 
 
 def written_before(base: Path) -> set[str] | None:

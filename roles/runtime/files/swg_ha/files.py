@@ -274,10 +274,13 @@ class Files:
             self._sure_until = 0.0
             self._wake.set()
 
-    def peer_changed(self, connected: bool) -> None:
-        """The other server came or went. It may be a new one: it is told the list, and everything is compared with what it has."""
+    def peer_changed(self, receives: bool) -> None:
+        """The other server came or went, as one that is passive: only such a one takes copies.
+
+        It may be a new one: it is told the list, and everything is compared with what it has.
+        """
         self._told = None
-        if connected and self._role == ACTIVE:
+        if receives and self._role == ACTIVE:
             self._flag(self._wanted)
         self._wake.set()
 
@@ -500,10 +503,11 @@ class Files:
         if not chosen:
             known = ", ".join(entry.file.name for entry in self._wanted.values())
             raise Refused("UNKNOWN", f"{name} is not in the list of files to replicate; there are: {known or 'none'}")
-        since = time.time()
         for entry in chosen:
             if accept:
                 await asyncio.to_thread(copying.touch, str(self._run / f"{entry.id}.accept"))
+        # One that began before it could see what is accepted is no answer.
+        since = time.time()
         self._flag(entry.id for entry in chosen)
         if not await units.is_active(TARGET):
             await units.start(TARGET, PATIENCE)

@@ -309,6 +309,9 @@ class Keeper:
                 how=followed.what,
                 seconds=round(loop.time() - begun, 3),
             )
+            if followed.quarantine:
+                # Whoever hears that the pair is redundant again hears of this too.
+                await self._kept()
             # Beside all else: it takes its time, and the data is whole already.
             self._tidying = asyncio.create_task(self._tidy(followed), name="tidy up after following")
         finally:

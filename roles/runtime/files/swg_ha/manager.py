@@ -180,7 +180,7 @@ class Manager:
         self._away = False
         self._absence = Absence()
         self._doubting: asyncio.Task[None] | None = None
-        self._was_connected = False
+        self._was_connected = self._peer_receives = False
         self._told_refusal: str | None = None
         self._written = ""
         self._unwritten = False
@@ -320,9 +320,12 @@ class Manager:
     def _heard(self) -> None:
         """The peer link came, went, or brought news."""
         said = self.link.peer_status or {}
+        receives = self.link.connected and said.get("role") == PASSIVE
+        if receives != self._peer_receives:
+            self._peer_receives = receives
+            self.files.peer_changed(receives)
         if self.link.connected != self._was_connected:
             self._was_connected = self.link.connected
-            self.files.peer_changed(self.link.connected)
             if self.link.connected:
                 tell(Event.PEER_CONNECTED, peer=self.settings.peer_node)
             else:
@@ -703,10 +706,11 @@ class Manager:
         tell(Event.TRANSITION_STARTED, trigger=transition["trigger"], **names)
         if verdict.act == FENCE:
             tell(Event.FENCED, node=self.settings.node, code=verdict.code, reason=verdict.reason)
-        # The address first, whatever PostgreSQL is busy with.
+        # The address first, whatever PostgreSQL is busy with; and beside its end, which is not to wait for this server's own disk, the doubt.
+        doubt: set[asyncio.Task[Any]] = set()
         if to == PASSIVE and verdict.act == FENCE:
             self._drop_address()
-            await self._put_down_doubt(verdict)
+            doubt.add(self._spawn(self._put_down_doubt(verdict), "put down the doubt"))
         try:
             async with self.keeper.hands_off():
                 work = self._spawn(running.run(world), "plan")
@@ -721,6 +725,9 @@ class Manager:
                     running.end("failed")
                     if to == ACTIVE and self.role != ACTIVE:
                         await self._give_up_claim(world)
+            if doubt:
+                # Nothing is decided before.
+                await asyncio.wait(doubt)
         finally:
             self.changing = None
             self.plan = None

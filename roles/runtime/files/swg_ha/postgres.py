@@ -44,6 +44,8 @@ POLL = 0.01
 ANSWER = 0.5
 # Of the time to stop, the last part is left for the rougher ways.
 ROUGH = 0.3
+# By then the kernel has ended what got SIGKILL, unless a disk hangs.
+KILLED_WITHIN = 2.0
 CHECKPOINT_TIMEOUT = 600.0
 CONNECT_TIMEOUT = 3.0
 # By then a reload has reached all processes that are not busy.
@@ -547,7 +549,8 @@ class Postgres:
         if server is not None:
             rough = deadline * ROUGH
             if not (_ends(server.pid, signal.SIGINT, until - rough) or _ends(server.pid, signal.SIGQUIT, until - rough / 2)):
-                self._kill(until)
+                # It has its own time: what is killed last of all must not count as what even that does not end.
+                self._kill(max(until, time.monotonic() + KILLED_WITHIN))
         return self._shutdown_end()
 
     def _shutdown_end(self) -> str | None:
@@ -572,7 +575,7 @@ class Postgres:
     def kill(self) -> None:
         """End all processes of the cluster at once, those that are frozen too."""
         self._allow(None)
-        self._kill(time.monotonic() + 2)
+        self._kill(time.monotonic() + KILLED_WITHIN)
 
     def _kill(self, until: float) -> None:
         while pids := self._processes():

@@ -72,11 +72,11 @@ class Requests:
                 raise Refused("UNKNOWN", f"{other!r} is not something that ha_manager does")
 
     def _transitions(self) -> list[dict[str, Any]]:
-        """The newest first, with the one that is under way."""
-        kept, running = self._manager.timeline.transitions, self._manager.transition
-        if running is None or running["outcome"] != "running" or any(one["id"] == running["id"] for one in kept):
+        """The newest first, with one that is under way or has ended just now: the timeline gets it a moment later."""
+        kept, newest = self._manager.timeline.transitions, self._manager.transition
+        if newest is None or any(one["id"] == newest["id"] for one in kept):
             return kept
-        return [running, *kept]
+        return [newest, *kept]
 
     async def fail_over(self, force: bool, progress: Callable[[str], None], *, leaving: bool = False) -> dict[str, Any]:
         """Hand the active role to the other server, or, on the passive, have it handed over, or with force take it.
@@ -215,13 +215,16 @@ class Requests:
             raise Refused("USAGE", f"pause: {minutes!r} is not a number of minutes from 1 to {pause.LONGEST}")
         begun = pause.begin(minutes, by=str(request.get("by") or "root"), reason=str(request.get("reason") or ""))
         self._manager.pause.set(begun)
-        await self._manager.pause.kept(DISK_PATIENCE)
-        return {"paused": begun, "peer": await self._tell_peer(begun)}
+        return {"paused": begun, "peer": await self._spread(begun)}
 
     async def _resume(self) -> dict[str, Any]:
         self._manager.pause.set(None)
-        await self._manager.pause.kept(DISK_PATIENCE)
-        return {"peer": await self._tell_peer(None)}
+        return {"peer": await self._spread(None)}
+
+    async def _spread(self, begun: dict[str, str] | None) -> bool:
+        # At the same time: an active server that does not know yet says that there is no pause, with every beat.
+        told, _kept = await asyncio.gather(self._tell_peer(begun), self._manager.pause.kept(DISK_PATIENCE))
+        return told
 
     async def _tell_peer(self, begun: dict[str, str] | None) -> bool:
         try:

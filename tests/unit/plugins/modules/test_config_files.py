@@ -215,3 +215,19 @@ def test_what_is_in_a_folder_follows_its_owner_before_it_does(tmp_path, monkeypa
     os.chown(folder / "sub/file", 1234, 1234)
     config_files.write(wanted)
     assert (folder / "sub/file").stat().st_uid == 1234
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give something away")
+def test_what_goes_while_its_folder_is_given_away_is_passed_over(tmp_path, monkeypatch):
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_text("x")
+    chown = os.chown
+
+    def taken_away(name, *owner, dir_fd, **how):
+        if name == "two":
+            os.unlink(name, dir_fd=dir_fd)
+        chown(name, *owner, dir_fd=dir_fd, **how)
+
+    monkeypatch.setattr(os, "chown", taken_away)
+    config_files.give_contents(str(tmp_path), 1234, 1234)
+    assert {name: (tmp_path / name).stat().st_uid for name in ("one", "three")} == {"one": 1234, "three": 1234}

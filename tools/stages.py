@@ -104,14 +104,14 @@ def units(names: Sequence[str]) -> Steps:
             yield command(core, argv, cwd=root, env=environ(venv), count=reports(root / "tests/output/junit"))
 
 
-def pytest_step(venv: Path, name: str, arguments: Iterable[str | Path], folder: Path, minutes: float = 15.0) -> Step:
+def pytest_step(venv: Path, name: str, arguments: Iterable[str | Path], folder: Path, minutes: float = 30.0) -> Step:
     report = folder / "reports"
     argv = tool(venv, "pytest", f"--junit-xml={report / 'pytest.xml'}", *arguments)
     return command(name, argv, env=environ(venv), minutes=minutes, count=reports(report))
 
 
 # The folders of tests/ that need the lab, each a stage of its own, with the minutes that a run of it may take, and one of all its tests.
-LIVE = {"lab": (15.0, 15.0), "system": (45.0, 120.0), "faults": (20.0, 150.0)}
+LIVE = {"lab": (30.0, 30.0), "system": (60.0, 180.0), "faults": (40.0, 240.0)}
 ALL = "all"
 
 

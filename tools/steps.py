@@ -104,8 +104,8 @@ def need(*packages: str) -> None:
 
 
 def need_lab() -> None:
-    """Have on this machine what the lab needs of it, and the image of its hosts: tests give a lab less time than that takes."""
-    for words in (["requirements", "--install"], ["image"]):
+    """Have on this machine what the lab needs of it, and the images of its hosts: tests give a lab less time than these take."""
+    for words in (["requirements", "--install"], ["image"], ["image", "--release", "trixie"]):
         done = execute([str(ROOT / "bin/lab"), *words], minutes=15)
         if done.status:
             raise StageBroken(done.output)

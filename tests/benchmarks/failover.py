@@ -175,8 +175,9 @@ def healed(bench: Bench, pair: Pair) -> None:
         before = load()
         with pair.probing() as probe:
             active = pair.active
+            pair.lab("cable", "out", active, "eth1")
             cut = time.monotonic()
-            pair.together(("cable", "out", active, "eth0"), ("cable", "out", active, "eth1"))
+            pair.lab("cable", "out", active, "eth0")
             outage(probe, cut, "on the other side of the partition")
             rig.pause(10)
             back = time.monotonic()

@@ -75,7 +75,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def pair(made: Pair) -> Pair:
     """The pair without a fault and redundant; from the snapshot when it does not get there by itself."""
     try:
-        made.settle(20)
+        made.settle(40)
     except AssertionError:
         made.lab("rollback", SNAPSHOT)
         made.wait_redundant(90)

@@ -122,7 +122,7 @@ def half_written(pair: Pair, host: str) -> list[str]:
 
 @contextlib.contextmanager
 def watched(
-    pair: Pair, *, redundant_within: float = 30, both_for: float = 0.0, stale_for: float = 1.0, every: float = 0.01
+    pair: Pair, *, redundant_within: float = 60, both_for: float = 0.0, stale_for: float = 1.0, every: float = 0.01
 ) -> Iterator[Watch]:
     """Run the probe and the samplers around a case, heal every fault at its end, and check every invariant.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.faults.evidence import Look, Story, looks, story
-from tests.system.pair import SERVERS, VIRTUAL_IP, Lab
+from tests.system.pair import SERVERS, VIRTUAL_IP, Lab, eventually
 
 HERE = Path(__file__).parent
 CLIENT = "client1"
@@ -136,12 +136,14 @@ class Pair:
         return DEADTIME[self.profile]
 
     def settle(self, seconds: float = 60) -> None:
-        """No fault, every host on, no pause, and redundant."""
+        """No fault, every host on, no pause, redundant, and nothing under way."""
         self.lab("heal")
         for host, status in self.statuses().items():
             if status is not None and status["paused"]:
                 self.ha(host, "resume")
         self.wait_redundant(seconds)
+        for host in SERVERS:
+            self.wait_status(host, lambda status: status["transition"] is None, seconds, "nothing is under way")
 
     def ha(self, host: str, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return self.lab.try_run("exec", host, "--", "ha", *words, timeout=timeout)
@@ -187,9 +189,12 @@ class Pair:
             assert time.monotonic() - begin < seconds, f"not redundant within {seconds:g} s\n{self.diagnosis()}"
             time.sleep(0.1)
         # The status file is what others go by.
-        file = json.loads(self.lab.sh(self.active, "cat /etc/ha_manager/ha_manager_status"))
-        assert file["role"] == "active", f"{self.active}: its status file says {file['role']}"
-        return time.monotonic() - begin
+        took = time.monotonic() - begin
+        eventually(self._told_in_the_file, 10, f"the status file of {self.active} says that it is active")
+        return took
+
+    def _told_in_the_file(self) -> bool:
+        return bool(json.loads(self.lab.sh(self.active, "cat /etc/ha_manager/ha_manager_status"))["role"] == "active")
 
     def wait_role(self, host: str, role: str, seconds: float) -> Status:
         """Wait until the server has the role and nothing is under way."""
@@ -267,7 +272,7 @@ class Pair:
     # Injections that bin/lab has no verb for.
 
     def together(self, *verbs: Sequence[str]) -> None:
-        """Several verbs of bin/lab at the same time."""
+        """Several verbs of bin/lab, as close after each other as it goes, in this order: it does one at a time."""
         failed: list[BaseException] = []
 
         def run(verb: Sequence[str]) -> None:
@@ -279,6 +284,8 @@ class Pair:
         threads = [threading.Thread(target=run, args=(verb,)) for verb in verbs]
         for thread in threads:
             thread.start()
+            # For its place in the queue.
+            time.sleep(0.1)
         for thread in threads:
             thread.join()
         if failed:

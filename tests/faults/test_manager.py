@@ -60,7 +60,9 @@ def hand_over(pair: Pair) -> None:
 
 
 def come_back(pair: Pair) -> None:
-    pair.lab("power", "reset", pair.active)
+    pair.lab("power", "off", pair.active)
+    pair.wait_role(pair.passive, "active", 60)
+    pair.lab("power", "on", pair.active)
 
 
 TRANSITIONS: dict[str, tuple[Callable[[Pair], None], str, str]] = {
@@ -86,7 +88,7 @@ def killed_after(pair: Pair, host: str, step: str) -> Iterator[None]:
     restart = "systemctl daemon-reload; systemctl restart ha_manager"
     pair.lab.sh(host, f"rm -f /run/ha_manager/killed_after.*; install -D /dev/stdin {DROP_IN}; {restart}", input=drop_in(step))
     try:
-        pair.wait_redundant(30)
+        pair.wait_redundant(60)
         yield
     finally:
         pair.lab.sh(host, f"rm {DROP_IN}; {restart}")
@@ -99,8 +101,10 @@ def drop_in(step: str) -> str:
 def kill_during(pair: Pair, name: str, choose: Callable[[list[str]], list[str]]) -> None:
     make, whose, kind = TRANSITIONS[name]
     host = getattr(pair, whose)
-    with watched(pair):
+    with watched(pair) as watch:
         make(pair)
+        # Not before the role has changed: a server that is quick to boot would keep it.
+        watch.probe.resumes(40, "after it")
         pair.lab("heal")
         pair.wait_redundant(60)
     steps = last_steps(pair, host, kind)

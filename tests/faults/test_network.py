@@ -55,8 +55,8 @@ def test_the_service_switch_dies(pair: Pair) -> None:
         pair.lab("switch", "off", "sw1")
         pause(10)
         assert pair.must_status(active)["role"] == "active"
-        on = time.monotonic()
         pair.lab("switch", "on", "sw1")
+        on = time.monotonic()
         watch.probe.resumes(15, "once the switch is back")
         back = time.monotonic()
     assert watch.story.servers() == [active]
@@ -85,11 +85,14 @@ def test_the_active_is_cut_off_and_comes_back(pair: Pair) -> None:
     """It gives up before the passive takes over; its return interrupts nobody."""
     active, passive = pair.active, pair.passive
     with watched(pair) as watch:
+        # In this order: without its service link alone it would begin to hand over.
+        pair.lab("cable", "out", active, "eth1")
         cut = time.monotonic()
-        pair.together(("cable", "out", active, "eth0"), ("cable", "out", active, "eth1"))
+        pair.lab("cable", "out", active, "eth0")
         watch.probe.resumes(20, "on the server that was passive")
         fenced = pair.must_status(active)
-        assert fenced["role"] != "active" and not fenced["virtual_ip"]["held"], fenced["decision"]
+        assert not fenced["virtual_ip"]["held"], fenced["decision"]
+        pair.wait_status(active, lambda status: status["role"] != "active", 15, "it says that it does not serve")
         pause(10)
         healed = time.monotonic()
         pair.together(("cable", "in", active, "eth0"), ("cable", "in", active, "eth1"))
@@ -179,7 +182,7 @@ def test_the_peer_link_is_down_while_heartbeat_is_up(pair: Pair) -> None:
             pair.wait_status(active, lambda status: not status["peer"]["connected"], 15, "the peer link is down")
             pause(pair.deadtime + 5)
             assert pair.must_status(passive)["role"] == "passive"
-        pair.wait_redundant(30)
+        pair.wait_redundant(60)
     assert watch.story.longest_gap(cut) < pair.deadtime + 2.5
     assert watch.story.servers() == [active]
 
@@ -193,6 +196,6 @@ def test_heartbeat_is_cut_off_while_the_peer_link_is_up(pair: Pair) -> None:
         with pair.losing(active, "udp dport 694"):
             pause(pair.deadtime + 8)
         pause(12)
-        pair.wait_redundant(30)
+        pair.wait_redundant(60)
     assert watch.story.longest_gap(cut) < UNNOTICED
     assert watch.story.servers() == [active]

@@ -27,7 +27,7 @@ def test_the_active_loses_power(pair: Pair) -> None:
         cut = time.monotonic()
         pair.lab("power", "off", active)
         watch.probe.resumes(20, "on the server that was passive")
-        pair.wait_role(passive, "active", 10)
+        pair.wait_role(passive, "active", 60)
     assert watch.story.longest_gap(cut) < pair.deadtime + SLACK
     assert watch.story.servers() == [active, passive]
     assert (pair.active, pair.passive) == (passive, active)
@@ -59,7 +59,7 @@ def test_both_lose_power_and_the_active_comes_first(pair: Pair) -> None:
         pair.lab("power", "off", active)
         pair.lab("power", "on", active)
         watch.probe.resumes(ALONE, "on the one server that has power")
-        alone = pair.wait_role(active, "active", 10)
+        alone = pair.wait_role(active, "active", 60)
         assert alone["record"]["counter"] == counter
     assert watch.story.servers() == [active]
     assert pair.active == active
@@ -199,11 +199,11 @@ def test_a_power_cut_during_maintenance_is_left_to_the_operator(pair: Pair) -> N
         assert paused.returncode == 0, paused.stdout + paused.stderr
         pair.wait_status(passive, lambda status: status["paused"] is not None, 10, "the passive knows of the pause")
         begun = len(timeline(pair, passive))
-        off = time.monotonic()
         pair.lab("power", "off", active)
+        off = time.monotonic()
         pair.wait_status(passive, lambda status: not status["peer"]["connected"], 10, "the passive misses the active")
         pause(pair.deadtime + 6)
-        assert not watch.probe.has_committed(off + 1)
+        assert not watch.probe.has_committed(off)
         assert len(timeline(pair, passive)) == begun
         resumed = pair.ha(passive, "resume")
         assert resumed.returncode == 0, resumed.stdout + resumed.stderr

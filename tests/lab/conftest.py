@@ -24,7 +24,7 @@ class Lab:
         self.name = name
         self.command = [str(CHECKOUT / "bin" / "lab"), "--name", name]
 
-    def try_run(self, *arguments: str, input: str | None = None, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+    def try_run(self, *arguments: str, input: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*self.command, *arguments], input=input or "", capture_output=True, text=True, timeout=timeout)
 
     def __call__(self, *arguments: str) -> str:
@@ -87,7 +87,7 @@ class Lab:
         return {kind: things for kind, things in found.items() if things}
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

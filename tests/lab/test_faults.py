@@ -31,7 +31,8 @@ class TestPower:
             assert not port_carrier(lab, switch, "p1"), f"{switch} sees a carrier of a host without power"
 
     def test_what_was_not_synced_to_the_disk_is_gone_and_what_was_is_there(self, lab: Lab) -> None:
-        lab.sh("ps1", f"echo kept > {DATA}/synced; sync -f {DATA}; echo lost > {DATA}/unsynced")
+        # By itself the file system writes everything after 5 s.
+        lab.sh("ps1", f"mount -o remount,commit=300 {DATA}; echo kept > {DATA}/synced; sync -f {DATA}; echo lost > {DATA}/unsynced")
         lab("power", "reset", "ps1")
         assert lab.sh("ps1", f"cat {DATA}/synced") == "kept"
         assert not lab.works("ps1", f"test -e {DATA}/unsynced")
@@ -100,12 +101,12 @@ class TestLinks:
 
     def test_a_block_loses_one_direction_only(self, lab: Lab) -> None:
         def arrives(source: str, target: str, address: str) -> bool:
-            listen = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5599)); s.settimeout(8); s.recv(9)"
+            listen = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5599)); s.settimeout(15); s.recv(9)"
             command = [*lab.command, "exec", target, "--", "python3", "-c", listen]
             with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as receiver:
-                assert eventually(lambda: lab.works(target, "ss -Hlun sport = :5599 | grep -q ."), 5)
+                assert eventually(lambda: lab.works(target, "ss -Hlun sport = :5599 | grep -q ."), 30)
                 lab.sh(source, f"bash -c 'for i in 1 2 3; do echo x > /dev/udp/{address}/5599; sleep 0.1; done'")
-                return receiver.wait(10) == 0
+                return receiver.wait(60) == 0
 
         # The two must not need to ask for each other's hardware address: the answer would be lost on one of the ways.
         for host, address in (("ps1", "192.0.2.12"), ("ps2", "192.0.2.11")):
@@ -154,10 +155,11 @@ class TestDisk:
                 )
             )
 
-        lab("disk", "slow", "ps1", "--iops", "5")
-        assert five_writes() > 0.5
+        lab("disk", "slow", "ps1", "--iops", "2")
+        slow = five_writes()
+        assert slow > 1.5
         lab("disk", "heal", "ps1")
-        assert min(five_writes() for _ in range(3)) < 0.5
+        assert eventually(lambda: five_writes() < slow / 2)
 
     def test_a_frozen_disk_lets_writers_wait(self, lab: Lab) -> None:
         lab("disk", "freeze", "ps1")

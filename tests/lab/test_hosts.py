@@ -93,7 +93,7 @@ def test_the_policy_servers_have_a_disk_of_their_own(lab: Lab) -> None:
 
 def test_the_gateway_gives_the_time_and_nobody_can_set_it(lab: Lab) -> None:
     assert lab.sh("gw1", "pgrep -a chronyd | head -n 1").endswith("chronyd -x")
-    assert "(ignored)" in lab.sh("ps1", "chronyd -Q -t 10 'server 192.0.2.1 iburst' 2>&1")
+    assert "(ignored)" in lab.sh("ps1", "chronyd -Q -t 60 'server 192.0.2.1 iburst' 2>&1")
     for host in HOSTS:
         bounding = int(lab.sh(host, "sed -n 's/^CapBnd:\\s*//p' /proc/1/status"), 16)
         assert not bounding >> 25 & 1, f"{host} may set the clock"
@@ -114,21 +114,23 @@ def test_inventories_name_the_hosts_and_their_variables(lab: Lab) -> None:
 
 
 def test_a_reboot_from_inside_comes_back_with_clean_interfaces(lab: Lab) -> None:
-    boot = lab.sh("ps1", "cat /proc/sys/kernel/random/boot_id; ip address add 192.0.2.10/24 dev eth0; systemctl reboot")
+    boot = lab.sh("ps1", "cat /proc/sys/kernel/random/boot_id; ip address add 192.0.2.10/24 dev eth0")
+    # Its end may cut off the answer.
+    lab.try_run("exec", "ps1", "--", "systemctl", "reboot", "--no-block")
 
     def back() -> bool:
         done = lab.try_run("exec", "ps1", "--", "cat", "/proc/sys/kernel/random/boot_id")
         return done.returncode == 0 and done.stdout.strip() != boot
 
-    assert eventually(back, 60)
+    assert eventually(back, 120)
     assert lab.sh("ps1", "systemctl is-system-running --wait") == "running"
     assert "192.0.2.10/" not in lab.sh("ps1", "ip -4 -o address")
     assert eventually(lambda: lab.reaches("client1", "192.0.2.11"))
 
 
 def test_a_host_that_switches_itself_off_is_off(lab: Lab) -> None:
-    lab.sh("client1", "systemctl poweroff")
-    assert eventually(lambda: lab.status()["hosts"]["client1"]["state"] == "off", 30)
+    lab.try_run("exec", "client1", "--", "systemctl", "poweroff", "--no-block")
+    assert eventually(lambda: lab.status()["hosts"]["client1"]["state"] == "off", 60)
     done = lab.try_run("exec", "client1", "--", "true")
     assert done.returncode == 1 and done.stderr == "bin/lab: client1 is off: run 'bin/lab --name labtest power on client1' first\n"
     lab("power", "on", "client1")

@@ -29,7 +29,7 @@ def test_snapshots_stack_and_either_can_be_gone_back_to(lab: Lab) -> None:
     begin = time.monotonic()
     lab("rollback", "one")
     # A bound for a machine that has much else to do; about 5 s when it has not.
-    assert time.monotonic() - begin < 40
+    assert time.monotonic() - begin < 100
     assert lab.sh("ps1", STATE).split() == ["one", "one", "/srv/folder"]
     assert lab.sh("ps2", STATE).split() == ["one", "one"]
     status = lab.status()

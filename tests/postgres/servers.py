@@ -88,7 +88,7 @@ class PgCtl:
 
     @property
     def starting(self) -> bool:
-        return time.monotonic() < self._began + 2
+        return time.monotonic() < self._began + 15
 
     @property
     def explain(self) -> str:
@@ -152,7 +152,7 @@ class Server:
         target = f"host={self.directory} port={self.port} user=postgres dbname={database}"
         return self.cluster.program("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", target, input=statement).strip()
 
-    def wait(self, condition: str, seconds: float = 20) -> None:
+    def wait(self, condition: str, seconds: float = 60) -> None:
         """Until the statement answers ``t``."""
 
         def holds() -> bool:
@@ -179,7 +179,7 @@ class Server:
         self,
         *primaries: Server,
         method: str = "auto",
-        timeout: float = 40,
+        timeout: float = 120,
         max_rate: int = 0,
         slot: str | None = None,
         parameters: dict[str, object] | None = None,

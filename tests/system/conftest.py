@@ -12,6 +12,8 @@ import pytest
 
 from tests.system.pair import Lab, enable, eventually
 
+STREAMING = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also the tests that take minutes and are not of the normal run")
@@ -61,6 +63,8 @@ def enabled(running: Lab, inventory: Path) -> str:
     """The name of a snapshot of the lab with a pair."""
     running("rollback", "bare")
     enable(inventory)
+    # The servers are shut down together, and neither is to go to the other one meanwhile. At the next boot that is forgotten.
+    running.sh("ps2", "ha stop", timeout=120)
     running("snapshot", "enabled")
     return "enabled"
 
@@ -83,7 +87,7 @@ def wait_for_pair(lab: Lab) -> None:
         return (
             lab.try_run("exec", "ps1", "--", "cl_status", "rscstatus").stdout.strip() in ("all", "local")
             and lab.try_run("exec", "ps2", "--", "cl_status", "rscstatus").stdout.strip() in ("none", "local")
-            and lab.sql("ps1", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1"
+            and lab.try_run("exec", "ps1", "--", "runuser", "--user=postgres", "--", "psql", "-XAtc", STREAMING).stdout.strip() == "1"
         )
 
-    eventually(settled, 60, "both servers have settled after their start")
+    eventually(settled, 180, "both servers have settled after their start")

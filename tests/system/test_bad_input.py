@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.system.pair import MODULE_XML, SERVERS, VIRTUAL_IP, Lab, refused
+from tests.system.pair import MODULE_XML, SERVERS, VIRTUAL_IP, Lab, eventually, refused
 
 REMOVE = f"rm {MODULE_XML}; rmdir --ignore-fail-on-non-empty --parents $(dirname {MODULE_XML})"
 Fingerprints = dict[str, dict[str, str]]
@@ -87,6 +87,7 @@ def test_the_world_is_looked_at_as_well(bare: Lab, before: Fingerprints, invento
 
     bare.sh("ps1", f"cat > {MODULE_XML}", input='<module name="Logger"><logger enabled="true"/></module>')
     bare.sh("ps2", REMOVE)
+    eventually(lambda: bare.sh("ps2", "cat /sys/class/net/eth1/operstate") == "up", 30, "the cable is in")
     problems = refused("preflight", inventory, ha_virtual_ip="203.0.113.10")
     only(problems, "ha_virtual_ip is 203.0.113.10", "192.0.2.0/24")
     only(problems, f"ps1: {MODULE_XML}: ")

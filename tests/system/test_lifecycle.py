@@ -54,7 +54,7 @@ def written(pair: Lab) -> Lab:
     pair.sql("ps1", "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('together')")
     eventually(
         lambda: pair.sql("ps2", "SELECT to_regclass('kept') IS NOT NULL") == "t" and pair.sql("ps2", ROWS) == "together",
-        10,
+        30,
         "the row is on ps2",
     )
     return pair
@@ -72,12 +72,12 @@ def test_a_dry_run_of_taking_apart_changes_nothing(written: Lab, inventory: Path
 def test_two_ordinary_servers_come_of_it_and_the_active_one_never_stops_answering(written: Lab, inventory: Path) -> None:
     started = written.sql("ps1", "SELECT pg_postmaster_start_time()")
     question = "while sleep 0.1; do runuser -u postgres -- psql -XAtqc 'SELECT extract(epoch FROM clock_timestamp()) FROM kept' || echo refused; done"
-    with written.watching("ps1", question) as answers:
+    with written.watching("ps1", question) as answers, written.watching("ps1", "while sleep 0.1; do date +%s.%N; done") as clock:
         playbook("disable_ha", inventory)
-        told = answers()
+        told, ticks = answers(), clock()
     assert "refused" not in told
-    # A question is three processes, beside a playbook.
-    assert longest_gap([float(line) for line in told]) < 5
+    # A question is three processes, beside a playbook; and the machine itself may stand still.
+    assert longest_gap([float(line) for line in told]) < 5 + longest_gap([float(line) for line in ticks])
     assert written.sql("ps1", "SELECT pg_postmaster_start_time()") == started
     for host in SERVERS:
         is_ordinary(written, host)

@@ -63,10 +63,11 @@ def test_a_second_run_changes_nothing(served: Lab, inventory: Path) -> None:
 
 
 def test_a_takeover_stops_it_here_and_starts_it_there(served: Lab) -> None:
-    served.sh("ps1", "ha failover")
+    eventually(lambda: json.loads(served.sh("ps1", "ha status --json"))["redundant"], 60, "the pair is redundant")
+    served.sh("ps1", "ha failover", timeout=120)
     # The page is what the second command made of what the first one wrote: both were run, in their order, on the new active server.
-    eventually(lambda: page(served) == ["ps1", "ps2"], 30, "the page names ps2 last")
-    eventually(lambda: running(served, "ps1") == "inactive", 30, "it is stopped on ps1")
+    eventually(lambda: page(served) == ["ps1", "ps2"], 60, "the page names ps2 last")
+    eventually(lambda: running(served, "ps1") == "inactive", 60, "it is stopped on ps1")
     assert running(served, "ps2") == "active"
     [last, *_] = json.loads(served.sh("ps2", "ha timeline --json"))
     found = {step["name"]: step for step in last["steps"]}
@@ -77,9 +78,9 @@ def test_a_takeover_stops_it_here_and_starts_it_there(served: Lab) -> None:
 def test_a_power_cut_does_the_same(served: Lab) -> None:
     eventually(lambda: json.loads(served.sh("ps2", "ha status --json"))["redundant"], 60, "the pair is redundant")
     served("power", "off", "ps2")
-    eventually(lambda: page(served) == ["ps1", "ps2", "ps1"], 40, "the page names ps1 last")
+    eventually(lambda: page(served) == ["ps1", "ps2", "ps1"], 90, "the page names ps1 last")
     served("power", "on", "ps2")
-    eventually(lambda: served.try_run("exec", "ps2", "--", "ha", "amIactive").stdout.strip() == "0", 60, "ps2 is the passive server")
+    eventually(lambda: served.try_run("exec", "ps2", "--", "ha", "amIactive").stdout.strip() == "0", 120, "ps2 is the passive server")
     assert running(served, "ps2") == "inactive"
 
 

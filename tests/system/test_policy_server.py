@@ -16,13 +16,25 @@ from tests.system.pair import VIRTUAL_IP, Lab, eventually, playbook
 BASE = "/var/policyserver/configuration/base"
 URL = f"http://{VIRTUAL_IP}:8080"
 # Heartbeat's deadtime in the profile of these tests, and what a busy machine may take for all the rest.
-DEADTIME, SLACK = 3.0, 15.0
+DEADTIME, SLACK = 3.0, 45.0
 
 
 def ask(lab: Lab, path: str, *options: str) -> tuple[int, str]:
     """Ask from another machine, over the virtual IP; status 0 where nothing answers."""
     done = lab.try_run(
-        "exec", "client1", "--", "curl", "--silent", "--max-time", "2", "--write-out", r"\n%{http_code}", *options, URL + path
+        "exec",
+        "client1",
+        "--",
+        "curl",
+        "--silent",
+        "--connect-timeout",
+        "2",
+        "--max-time",
+        "10",
+        "--write-out",
+        r"\n%{http_code}",
+        *options,
+        URL + path,
     )
     body, _newline, status = done.stdout.rpartition("\n")
     return int(status or 0), body
@@ -32,6 +44,11 @@ def write(lab: Lab, path: str, value: Any) -> int:
     return ask(
         lab, f"/configurations/{path}", "--request", "PUT", "--header", "Content-Type: application/json", "--data", json.dumps(value)
     )[0]
+
+
+def forget(lab: Lab, path: str) -> None:
+    """Have no such configuration; an answer that is lost is followed by one that it is not there."""
+    eventually(lambda: ask(lab, f"/configurations/{path}", "--request", "DELETE")[0] in (200, 404), 30, f"{path} is deleted")
 
 
 def tree(lab: Lab, host: str) -> str:
@@ -53,7 +70,9 @@ def renamed(found: str) -> str:
 @pytest.fixture(scope="module")
 def written(pair: Lab) -> Lab:
     """The pair, with a configuration for everybody and one for each device, also on the disk."""
-    eventually(lambda: ask(pair, "/health")[0] == 200, 30, "the policy server is up at the virtual IP")
+    eventually(lambda: ask(pair, "/health")[0] == 200, 60, "the policy server is up at the virtual IP")
+    eventually(lambda: all_done(pair, "ps1"), 60, "all steps are done")
+    eventually(lambda: json.loads(pair.sh("ps1", "ha status --json"))["redundant"], 60, "the pair is redundant")
     assert write(pair, "global/policy.json", {"rules": [1, 2, 3]}) == 201
     assert write(pair, "ps1/network.json", "of the active") == 201
     assert write(pair, "ps2/network.json", "of the passive") == 201
@@ -91,12 +110,12 @@ def test_strangers_are_not_answered(written: Lab) -> None:
 
 def test_a_planned_failover_takes_it_along(written: Lab) -> None:
     before = tree(written, "ps1")
-    written.sh("ps1", "ha failover")
+    written.sh("ps1", "ha failover", timeout=120)
     eventually(lambda: write(written, "global/after.json", 1) in (200, 201), SLACK, "the other server takes a write")
     eventually(lambda: unit(written, "ps1")[0] == "inactive", 30, "it is stopped on the old active")
     assert unit(written, "ps2") == ("active", "disabled")
-    ask(written, "/configurations/global/after.json", "--request", "DELETE")
-    eventually(lambda: steps(written, "ps2")["full_replicate"]["state"] == "done", 30, "all steps are done")
+    forget(written, "global/after.json")
+    eventually(lambda: all_done(written, "ps2"), 60, "all steps are done")
     written.sh("ps2", "full_replicate")
     assert tree(written, "ps2") == renamed(before)
     assert ask(written, "/configurations/ps2/network.json") == (200, '"of the active"')
@@ -110,11 +129,15 @@ def steps(lab: Lab, host: str) -> dict[str, dict[str, Any]]:
     return {step["name"]: step for step in last["steps"]}
 
 
+def all_done(lab: Lab, host: str) -> bool:
+    return steps(lab, host).get("full_replicate", {}).get("state") == "done"
+
+
 def test_the_steps_came_in_their_order(written: Lab) -> None:
     found = steps(written, "ps2")
     assert [found[name]["state"] for name in ("policy_server", "active_request_cli", "full_replicate")] == ["done"] * 3
     assert "up after" in found["policy_server"]["reason"]
-    ended = {name: step["at"] + step["seconds"] for name, step in found.items() if step["at"] is not None}
+    ended = {name: step["at"] + step["seconds"] for name, step in found.items() if step["seconds"] is not None}
     assert ended["address"] <= found["policy_server"]["at"] + 0.01
     assert ended["policy_server"] <= found["active_request_cli"]["at"] + 0.01
     assert ended["active_request_cli"] <= found["full_replicate"]["at"] + 0.01
@@ -128,8 +151,8 @@ def test_a_power_cut_of_the_active_server(written: Lab) -> None:
     eventually(lambda: write(written, "global/after.json", 2) in (200, 201), DEADTIME + SLACK, "the other server takes a write")
     print(f"a write was answered {time.monotonic() - cut:.2f} s after the power cut")
     assert ask(written, "/health")[0] == 200
-    ask(written, "/configurations/global/after.json", "--request", "DELETE")
-    eventually(lambda: steps(written, "ps1")["full_replicate"]["state"] == "done", 30, "all steps are done")
+    forget(written, "global/after.json")
+    eventually(lambda: all_done(written, "ps1"), 60, "all steps are done")
     written.sh("ps1", "full_replicate")
     assert tree(written, "ps1") == renamed(before)
     assert ask(written, "/configurations/ps1/network.json") == (200, '"of the active"')
@@ -137,14 +160,14 @@ def test_a_power_cut_of_the_active_server(written: Lab) -> None:
 
 def test_what_comes_back_does_not_start_it(written: Lab) -> None:
     written("power", "on", "ps2")
-    eventually(lambda: written.try_run("exec", "ps2", "--", "ha", "amIactive").stdout.strip() == "0", 60, "ps2 is the passive server")
+    eventually(lambda: written.try_run("exec", "ps2", "--", "ha", "amIactive").stdout.strip() == "0", 120, "ps2 is the passive server")
     assert unit(written, "ps2") == ("inactive", "disabled")
-    eventually(lambda: json.loads(written.sh("ps1", "ha status --json"))["redundant"], 60, "the pair is redundant")
+    eventually(lambda: json.loads(written.sh("ps1", "ha status --json"))["redundant"], 120, "the pair is redundant")
 
 
 def test_a_killed_one_is_back_at_once(written: Lab) -> None:
     written.sh("ps1", "systemctl kill --signal=KILL policy_server")
-    eventually(lambda: ask(written, "/health")[0] == 200, 10, "it answers again")
+    eventually(lambda: ask(written, "/health")[0] == 200, 30, "it answers again")
 
 
 @pytest.mark.long

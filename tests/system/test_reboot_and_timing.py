@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import wait_for_pair
-from tests.system.pair import SERVERS, VIRTUAL_IP, Lab, enable, is_redundant, longest_gap, status
+from tests.system.pair import SERVERS, VIRTUAL_IP, Lab, becomes_redundant, enable, longest_gap
 
 ADDRESSES = "echo begin; exec ip -oneline -4 monitor address"
 PING = f"exec ping -n -D -i 0.1 -W 1 {VIRTUAL_IP}"
@@ -19,8 +19,7 @@ PING = f"exec ping -n -D -i 0.1 -W 1 {VIRTUAL_IP}"
 def test_a_passive_server_that_was_reset_streams_again_by_itself(pair: Lab, inventory: Path) -> None:
     pair("power", "reset", "ps2")
     wait_for_pair(pair)
-    [report] = status(inventory)
-    is_redundant(report)
+    becomes_redundant(inventory)
 
 
 @pytest.mark.long

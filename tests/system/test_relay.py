@@ -31,7 +31,7 @@ openssl x509 -req -in own.request -signkey {TRUST}/tls.key -days 10 -out again.c
 
 def curl(lab: Lab, host: str, *arguments: str) -> tuple[str, str]:
     """The status of an answer, or 000 for none, and the answer itself."""
-    words = ["curl", "--silent", "--max-time", "5", "--path-as-is", "--write-out", "\\n%{http_code}", *arguments]
+    words = ["curl", "--silent", "--max-time", "30", "--path-as-is", "--write-out", "\\n%{http_code}", *arguments]
     out = lab.try_run("exec", host, "--", *words).stdout
     body, _newline, status = out.rpartition("\n")
     return status, body
@@ -68,29 +68,32 @@ def test_a_line_of_a_moment_ago_is_seen_on_the_other_server(pair: Lab, reader: s
     said = f"said {uuid.uuid4()}"
     pair.sh(writer, f"logger --tag relaytest '{said}'")
     eventually(
-        lambda: f" {writer} relaytest" in pair.sh(reader, f"ha logs --peer -n 500 | grep -F '{said}' || true"), 5, "the line is seen"
+        lambda: f" {writer} relaytest" in pair.sh(reader, f"ha logs --peer -n 500 | grep -F '{said}' || true"), 30, "the line is seen"
     )
-    assert said in pair.sh(reader, "ha logs --peer --since 1m")
-    assert said not in pair.sh(reader, "ha logs --since 1m")
-    assert said in pair.sh(writer, "ha logs --since 1m")
+    assert said in pair.sh(reader, "ha logs --peer --since 5m")
+    assert said not in pair.sh(reader, "ha logs --since 5m")
+    assert said in pair.sh(writer, "ha logs --since 5m")
 
 
 def test_what_comes_is_followed(pair: Lab) -> None:
     said = f"said {uuid.uuid4()}"
     with pair.watching("ps1", "ha logs --peer -f -n 1") as seen:
         pair.sh("ps2", f"logger '{said}'")
-        eventually(lambda: any(said in line for line in seen()), 5, "the new line is seen")
+        eventually(lambda: any(said in line for line in seen()), 30, "the new line is seen")
         # Its gateway starts anew; nothing that is said meanwhile is lost, and nothing comes twice.
         pair.sh("ps2", f"systemctl kill --signal=KILL logrelay_journal; logger '{said} again'")
-        eventually(lambda: any(f"{said} again" in line for line in seen()), 20, "it goes on")
+        eventually(lambda: any(f"{said} again" in line for line in seen()), 60, "it goes on")
         assert [line.partition(": ")[2] for line in seen() if said in line] == [said, f"{said} again"]
 
 
 def test_one_unit_is_what_it_says_and_what_systemd_says_of_it(pair: Lab) -> None:
     pair.sh("ps2", "systemctl restart device_uname")
-    lines = pair.sh("ps1", "ha logs --peer -u device_uname -n 5").splitlines()
-    assert any("systemd[1]: Started device_uname.service" in line for line in lines), lines
-    assert all("device_uname" in line or "nginx" in line for line in lines), lines
+
+    def lines() -> list[str]:
+        return pair.sh("ps1", "ha logs --peer -u device_uname -n 5").splitlines()
+
+    eventually(lambda: any("systemd[1]: Started device_uname.service" in line for line in lines()), 30, "systemd's word is seen")
+    assert all("device_uname" in line or "nginx" in line for line in lines()), lines()
     ours = pair.sh("ps1", "ha logs --peer --ours -n 200")
     assert " ha_manager[" in ours and " sshd[" not in ours
 
@@ -104,7 +107,8 @@ def test_either_link_will_do_and_none_is_told_in_one_line(pair: Lab) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         [line] = done.stderr.splitlines()
         assert line.startswith("ha: logs: ps2 cannot be asked for its log: 192.0.2.12: Connection refused; 198.51.100.12: ")
-        assert pair.sh("ps2", "systemctl is-active logrelay_journal.socket logrelay_journal.service || true").split() == ["inactive"] * 2
+        states = "systemctl is-active logrelay_journal.socket logrelay_journal.service || true"
+        eventually(lambda: pair.sh("ps2", states).split() == ["inactive"] * 2, 30, "its gateway stops with it")
     finally:
         pair.sh("ps2", "systemctl start logrelay")
     assert pair.sh("ps1", "ha logs --peer -n 1")
@@ -188,20 +192,23 @@ def test_no_account_may_use_the_gateway_that_may_not_read_the_journal(pair: Lab)
 
 
 def test_more_readers_than_a_few_are_refused_and_idle_strangers_are_dropped(pair: Lab) -> None:
-    idle = f"for number in $(seq 200); do exec {{fd}}<>/dev/tcp/192.0.2.12/{PORT} || true; done; echo open; sleep 60"
+    idle = f"for number in $(seq 200); do exec {{fd}}<>/dev/tcp/192.0.2.12/{PORT} || true; done; echo open; sleep 300"
     with pair.watching("client1", idle):
         eventually(
-            lambda: pair.try_run("exec", "ps1", "--", "ha", "logs", "--peer", "-n", "1").returncode == 0, 20, "the peer gets in again"
+            lambda: pair.try_run("exec", "ps1", "--", "ha", "logs", "--peer", "-n", "1").returncode == 0, 60, "the peer gets in again"
         )
-    readers = "for number in $(seq 8); do ha logs --peer -f -n 1 & done; wait"
-    with pair.watching("ps1", readers) as seen:
-        eventually(lambda: len(seen()) >= 8, 20, "eight readers read")
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(pair.watching("ps1", "ha logs --peer -f -n 1")) for _ in range(8)]
+        said = f"said {uuid.uuid4()}"
+        pair.sh("ps2", f"logger '{said}'")
+        # Whoever tells what is new has its place: one that has only begun could be refused in place of the ninth.
+        eventually(lambda: all(any(said in line for line in seen()) for seen in readers), 60, "eight readers read")
 
         def too_many() -> bool:
             done = pair.try_run("exec", "ps1", "--", "ha", "logs", "--peer", "-n", "1")
             return done.returncode == 1 and "too many readers" in done.stderr
 
-        eventually(too_many, 10, "the ninth is refused")
+        eventually(too_many, 30, "the ninth is refused")
 
 
 @pytest.mark.parametrize("leg", [0, 1])

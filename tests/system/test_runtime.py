@@ -41,10 +41,10 @@ def active_of(lab: Lab) -> str:
 @pytest.fixture
 def roles(pair: Lab) -> Iterator[tuple[str, str]]:
     """(active, passive) of a redundant pair, which must be redundant again after the test."""
-    eventually(lambda: any(redundant(pair, host) for host in SERVERS), 60, "the pair is redundant")
+    eventually(lambda: any(redundant(pair, host) for host in SERVERS), 120, "the pair is redundant")
     active = active_of(pair)
     yield active, next(host for host in SERVERS if host != active)
-    eventually(lambda: any(redundant(pair, host) for host in SERVERS), 60, "the pair is redundant after the test")
+    eventually(lambda: any(redundant(pair, host) for host in SERVERS), 120, "the pair is redundant after the test")
 
 
 def test_each_server_says_its_role_everywhere_alike(pair: Lab, roles: tuple[str, str]) -> None:
@@ -76,13 +76,14 @@ def test_settings_that_cannot_be_used_are_refused_and_the_old_ones_stay(pair: La
     broken = f"cp -a {MODULE_XML} /root/module.xml; echo '<module' > {MODULE_XML}; systemctl reload ha_manager"
     try:
         pair.sh(active, broken)
-        eventually(lambda: document(pair, active)["settings"]["error"], 10, "the error is in the status")
+        eventually(lambda: document(pair, active)["settings"]["error"], 30, "the error is in the status")
         assert MODULE_XML in document(pair, active)["settings"]["error"]
-        assert MODULE_XML in pair.sh(active, "journalctl --unit=ha_manager SWG_HA_EVENT=SETTINGS_REFUSED --output=cat --no-pager")
+        told = "journalctl --unit=ha_manager SWG_HA_EVENT=SETTINGS_REFUSED --output=cat --no-pager"
+        eventually(lambda: MODULE_XML in pair.sh(active, told), 30, "it is in the log")
         assert document(pair, active)["role"] == "active"
     finally:
         pair.sh(active, f"cp -a /root/module.xml {MODULE_XML}; rm /root/module.xml; systemctl reload ha_manager")
-    eventually(lambda: document(pair, active)["settings"]["error"] is None, 10, "the settings are accepted again")
+    eventually(lambda: document(pair, active)["settings"]["error"] is None, 30, "the settings are accepted again")
     assert pair.sh(active, "systemctl show --property=MainPID --value ha_manager") == pid
 
 
@@ -91,13 +92,13 @@ def test_sigusr1_fails_over(pair: Lab, roles: tuple[str, str]) -> None:
     pair.sh(active, "systemctl kill --signal=USR1 --kill-whom=main ha_manager")
     eventually(lambda: redundant(pair, passive), 120, "the other server is active")
     assert newest_transition(pair, passive)["kind"] == "becoming_active"
-    eventually(lambda: newest_transition(pair, passive)["outcome"] == "done", 30, "what follows from the role is done")
+    eventually(lambda: newest_transition(pair, passive)["outcome"] == "done", 90, "what follows from the role is done")
     assert newest_transition(pair, passive)["trigger"] == "planned"
 
 
 def test_ha_stop_hands_over_and_ha_start_brings_the_server_back(pair: Lab, roles: tuple[str, str]) -> None:
     active, passive = roles
-    pair.sh(active, "ha stop")
+    pair.sh(active, "ha stop", timeout=180)
     assert pair.sh(passive, "ha amIactive") == "1"
     assert pair.sh(active, "ha status; ha amIactive").split() == ["0", "0"]
     done = pair.try_run("exec", passive, "--", "ha", "failover")
@@ -105,31 +106,30 @@ def test_ha_stop_hands_over_and_ha_start_brings_the_server_back(pair: Lab, roles
     [line] = done.stderr.strip().splitlines()
     assert line.startswith("ha: failover: ") and active in line
     pair.sh(active, "ha start")
-    eventually(lambda: pair.sh(active, "ha status") == "1", 10, "its Heartbeat runs")
-    eventually(lambda: redundant(pair, passive), 60, "the pair is redundant again")
+    eventually(lambda: pair.sh(active, "ha status") == "1", 30, "its Heartbeat runs")
+    eventually(lambda: redundant(pair, passive), 120, "the pair is redundant again")
 
 
 def test_a_pause_is_known_to_both_and_ends_when_asked(pair: Lab, roles: tuple[str, str]) -> None:
     active, passive = roles
     pair.sh(passive, "ha pause 30 --reason 'new disks'")
     for host in (active, passive):
-        eventually(lambda host=host: document(pair, host)["paused"], 5, f"{host} knows of the pause")
-        assert document(pair, host)["paused"]["reason"] == "new disks"
+        eventually(lambda host=host: (document(pair, host)["paused"] or {}).get("reason") == "new disks", 30, f"{host} knows of the pause")
     pair.sh(active, "systemctl restart ha_manager")
     assert document(pair, active)["paused"]["reason"] == "new disks"
     pair.sh(active, "ha resume")
     for host in (active, passive):
-        eventually(lambda host=host: document(pair, host)["paused"] is None, 5, f"{host} knows of its end")
+        eventually(lambda host=host: document(pair, host)["paused"] is None, 30, f"{host} knows of its end")
 
 
 def test_a_reboot_of_the_active_is_a_planned_failover(pair: Lab, roles: tuple[str, str]) -> None:
     active, passive = roles
     pair.sh(passive, "rm -f /run/before; date +%s > /run/before")
     pair.try_run("exec", active, "--", "systemctl", "reboot", "--no-block")
-    eventually(lambda: pair.sh(passive, "ha amIactive") == "1", 30, "the other server is active")
+    eventually(lambda: pair.sh(passive, "ha amIactive") == "1", 60, "the other server is active")
     assert newest_transition(pair, passive)["trigger"] == "planned"
-    eventually(lambda: newest_transition(pair, passive)["outcome"] == "done", 30, "what follows from the role is done")
-    eventually(lambda: redundant(pair, passive), 90, "the rebooted server is the passive one")
+    eventually(lambda: newest_transition(pair, passive)["outcome"] == "done", 90, "what follows from the role is done")
+    eventually(lambda: redundant(pair, passive), 180, "the rebooted server is the passive one")
 
 
 def test_postgresql_never_starts_as_a_primary_by_itself(pair: Lab, roles: tuple[str, str]) -> None:

@@ -149,7 +149,7 @@ def test_who_drips_is_cut_off_in_time_however_often_it_drips(tmp_path: Path) -> 
             if done:
                 break
         assert status(await answer) == 408
-        assert asyncio.get_running_loop().time() - began < 3
+        assert asyncio.get_running_loop().time() - began < 5
         writer.transport.abort()
 
     served(use, tmp_path, receive=0.5)

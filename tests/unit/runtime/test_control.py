@@ -311,13 +311,13 @@ def test_no_answer_in_time(path, answering):
     answering(b"", hang=True)
     begun = time.monotonic()
     assert "0.2 s" in refused_with("TIMEOUT", path, timeout=0.2)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
 
 
 def test_progress_does_not_make_the_time_longer(path, answering):
     answering(b'{"progress": "x"}\n' * 3, hang=True)
     heard = []
-    refused_with("TIMEOUT", path, timeout=1, progress=heard.append)
+    refused_with("TIMEOUT", path, timeout=3, progress=heard.append)
     assert heard == ["x"] * 3
 
 

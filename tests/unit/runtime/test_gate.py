@@ -116,7 +116,7 @@ def hasty(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_manager_that_does_not_run_is_waited_for_only_so_long(places: Places) -> None:
     began = time.monotonic()
     assert gate.main([RESOURCE, "stop"]) == 0
-    assert 0.5 <= time.monotonic() - began < 2
+    assert 0.5 <= time.monotonic() - began < 8
     assert places.state.read_text() == "stop\n"
     assert places.logged().startswith(
         "stop: no word from ha_manager within 0.5 s (it does not run): the address stays as it is, ha_manager decides when it runs"
@@ -132,7 +132,7 @@ def test_a_manager_that_hangs_is_waited_for_only_so_long(places: Places) -> None
     began = time.monotonic()
     with serving(places.control, hang):
         assert gate.main([RESOURCE, "stop"]) == 0
-        assert 0.5 <= time.monotonic() - began < 2
+        assert 0.5 <= time.monotonic() - began < 8
     assert "(it has not settled)" in places.logged()
 
 

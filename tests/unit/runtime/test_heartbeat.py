@@ -249,7 +249,7 @@ def watched(path: Path, *daemons: Daemon) -> list[tuple[str, str]]:
             server.close()
             path.unlink()
             # It notices the end and comes back.
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
@@ -392,6 +392,7 @@ def test_a_poll_that_stays_without_an_answer(master: Master, register: Path, mon
 
     async def test(daemon: Asked) -> None:
         assert await PS1.poll() is None
+        monkeypatch.setattr(heartbeat, "_PATIENCE", 10.0)
         assert (await PS1.poll(), daemon.questions) == ("none", 1)
         daemon.answers.put_nowait("rsc_hold=all\nresult=OK")
         while PS1._answer is not None:

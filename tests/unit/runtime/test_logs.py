@@ -12,6 +12,7 @@ import json
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -316,7 +317,14 @@ def test_following_goes_on_after_a_cut_without_a_gap_or_a_line_twice(gateway: Ga
 def test_following_what_has_said_nothing_yet_begins_where_the_log_ends(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "BETWEEN_ATTEMPTS", 0.01)
     with pytest.raises(LogError, match="ps1 cannot be asked for its log"), gateway.listening("127.0.0.3") as port:
-        stop = threading.Timer(1, lambda: [setattr(gateway, "status", 502)])
+
+        def end_once_it_follows() -> None:
+            end = time.monotonic() + 20
+            while not any("follow" in matches for _address, matches, _wanted in gateway.asked) and time.monotonic() < end:
+                time.sleep(0.05)
+            gateway.status = 502
+
+        stop = threading.Thread(target=end_once_it_follows)
         stop.start()
         try:
             read(gateway, port, "silent", lines=5, follow=True)

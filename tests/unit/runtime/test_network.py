@@ -95,5 +95,5 @@ def test_a_kernel_that_refuses_is_reached_and_one_that_says_nothing_is_not() -> 
             waiting.connect_ex(full.getsockname())
         began = time.monotonic()
         assert not reaches("127.0.0.1", (full.getsockname()[1],), 0.2)
-        assert time.monotonic() - began < 1
-        assert reaches("127.0.0.1", (full.getsockname()[1], closed), 0.2)
+        assert time.monotonic() - began < 5
+        assert reaches("127.0.0.1", (full.getsockname()[1], closed), 2)

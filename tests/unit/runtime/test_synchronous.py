@@ -7,13 +7,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swg_ha.synchronous import RECORD_AHEAD, Next, Now, decide
 
 # Synchronous, the passive server there and complete.
 STEADY = Now(wanted=True, there=True, waits=True, in_sync=True, complete=True, near=True, left=0.0, conceded=False)
+# How long an example takes is the machine's matter.
+patiently = settings(deadline=None)
 GONE = replace(STEADY, there=False, complete=False)
 
 
@@ -57,6 +59,7 @@ NOWS = st.builds(
 )
 
 
+@patiently
 @given(NOWS)
 def test_no_commit_goes_on_alone_while_the_other_server_may_take_over(now: Now) -> None:
     then = decide(now)
@@ -64,12 +67,14 @@ def test_no_commit_goes_on_alone_while_the_other_server_may_take_over(now: Now) 
         assert not now.there and now.left == 0 and now.conceded and not then.in_sync
 
 
+@patiently
 @given(NOWS)
 def test_a_server_that_is_not_there_never_becomes_in_sync(now: Now) -> None:
     if not now.there:
         assert decide(now).in_sync <= now.in_sync
 
 
+@patiently
 @given(NOWS)
 def test_what_time_alone_changes_is_looked_at_again(now: Now) -> None:
     then = decide(now)

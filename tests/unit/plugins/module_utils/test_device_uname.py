@@ -88,7 +88,7 @@ def test_who_answers_ever_so_slowly_is_given_up_in_time():
         begin = time.monotonic()
         with pytest.raises(NoName, match="has told no name within 0.5 s"):
             ask("127.0.0.1", port, 0.5)
-        assert 0.4 < time.monotonic() - begin < 3
+        assert 0.4 < time.monotonic() - begin < 8
 
 
 def test_who_never_stops_is_not_heard_out():

@@ -353,8 +353,10 @@ def test_on_demand(tmp_path: Path, systemd: Systemd) -> None:
         asked = asyncio.create_task(mine.replicate("/etc/shadow", True, said.append))
         while not (tmp_path / "run/etc-shadow.changed").exists():
             await asyncio.sleep(0.01)
-        assert (tmp_path / "run/etc-shadow.accept").exists()
         copying.write(str(tmp_path / "state/etc-shadow"), GOOD | {"attempt": ["9000000000"], "good_seconds": ["0.25"]})
+        await asyncio.sleep(0.5)
+        assert not asked.done(), "a copy that does not know yet what is accepted is no answer"
+        (tmp_path / "run/etc-shadow.accept").unlink()
         answer = await asked
         assert said == ["/etc/shadow: 10 B in 0.2 s"] and answer["files"][0]["name"] == "/etc/shadow"
         copying.write(

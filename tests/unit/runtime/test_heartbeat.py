@@ -391,7 +391,7 @@ def test_a_poll_that_stays_without_an_answer(master: Master, register: Path, mon
     master.says("rscstatus", "none")
 
     async def test(daemon: Asked) -> None:
-        assert await PS1.poll() is None
+        assert await PS1.poll() == "none"
         monkeypatch.setattr(heartbeat, "_PATIENCE", 10.0)
         assert (await PS1.poll(), daemon.questions) == ("none", 1)
         daemon.answers.put_nowait("rsc_hold=all\nresult=OK")

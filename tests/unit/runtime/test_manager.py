@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from swg_ha import keeper as keeper_module
 from swg_ha import manager as manager_module
 from swg_ha import senses as senses_module
 from swg_ha import status
@@ -26,7 +27,6 @@ from swg_ha.control import Refused
 from swg_ha.manager import Manager
 from swg_ha.plan import Step, StepFailed
 from swg_ha.postgres import Database, Followed, PostgresError
-from swg_ha.requests import Requests
 from swg_ha.role import ACTIVE, FENCE, PASSIVE, Verdict
 from swg_ha.settings import Link, Paths, Postgresql, Settings, Times
 from swg_ha.shared import module_xml
@@ -765,13 +765,14 @@ def test_a_full_or_hanging_disk_ends_nothing(run: Callable[..., None], monkeypat
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(status, "write", stuck)
-        monkeypatch.setattr(type(pair.one.manager.store), "update", lambda *_arguments: stuck())
+        for write in ("update", "keep"):
+            monkeypatch.setattr(type(pair.one.manager.store), write, stuck)
         monkeypatch.setattr(type(pair.one.manager.timeline), "add", lambda timeline, transition: stuck())
         pair.one.pings = 0
         await pair.two.manager.close()
         await until(lambda: not pair.one.held, "ps1 is fenced", DEADTIME + 1.0)
         await until(lambda: pair.one.state == "stopped", "and takes no more writes", manager_module.DISK_PATIENCE / 2)
-        assert pair.one.manager.changing is not None, "it is decided anew before the doubt is on the disk"
+        assert pair.one.manager.store.record.doubtful, "it is decided anew by what the disk says"
         hang.set()
         await until(lambda: pair.one.manager.role == PASSIVE and pair.one.manager.changing is None, "it has settled")
 
@@ -814,22 +815,6 @@ def test_a_server_that_cannot_serve_gives_the_role_to_the_one_that_can(run: Call
         assert not pair.one.held
 
     run(test)
-
-
-def test_a_change_of_role_that_has_just_ended_is_told_before_it_is_kept() -> None:
-    ended, before = {"id": "2", "outcome": "done"}, {"id": "1", "outcome": "done"}
-    manager = SimpleNamespace(transition=ended, timeline=SimpleNamespace(transitions=[before]))
-    asked = Requests(manager)  # type: ignore[arg-type]
-
-    def told() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = asyncio.run(asked.answer({"do": "timeline"}, lambda text: None))["transitions"]
-        return found
-
-    assert told() == [ended, before]
-    manager.timeline.transitions.insert(0, ended)
-    assert told() == [ended, before]
-    manager.transition = None
-    assert told() == [ended, before]
 
 
 def test_what_was_given_up_is_told_before_the_pair_is_redundant(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -894,5 +879,44 @@ def test_the_active_is_told_of_a_pause_while_the_passive_s_disk_still_takes_it(
         released.set()
         assert (await pausing)["peer"] is True
         assert pair.two.manager.pause.current == pair.one.manager.pause.current
+
+    run(test)
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_quarantine_that_cannot_be_looked_at_keeps_nobody_from_following(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    follow, released, tidied = FakePostgres.follow, threading.Event(), threading.Event()
+    monkeypatch.setattr(keeper_module, "LOOK_DEADLINE", 1.0)
+
+    async def test(pair: Pair) -> None:
+        rewound: list[Machine] = []
+
+        def rewind(postgres: FakePostgres, progress: Callable[[str], None], cancel: threading.Event) -> Followed:
+            follow(postgres, progress, cancel)
+            rewound.append(postgres.machine)
+            return Followed("rewind", Path("/quarantine/diverged"))
+
+        def unreadable(postgres: FakePostgres) -> list[dict[str, Any]]:
+            if postgres.machine in rewound:
+                if hangs:
+                    released.wait(60)
+                raise OSError(5, "Input/output error")
+            return []
+
+        monkeypatch.setattr(FakePostgres, "follow", rewind)
+        monkeypatch.setattr(FakePostgres, "quarantined", unreadable)
+        monkeypatch.setattr(FakePostgres, "prune", lambda postgres: tidied.set())
+        await asyncio.sleep(0.6)
+        await pair.lose(pair.one)
+        pair.two.manager.books.told("ps1", "dead")
+        await until(lambda: pair.two.held, "ps2 serves")
+        await pair.start(pair.one)
+        await until(lambda: rewound and not pair.one.manager.keeper.following, "ps1 has followed", 20)
+        assert pair.one.manager.keeper.trouble is None
+        await until(tidied.is_set, "it tidies up", 20)
+        released.set()
+        await pair.redundant_by(pair.two)
 
     run(test)

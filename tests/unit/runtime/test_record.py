@@ -148,6 +148,33 @@ def test_what_its_active_server_tells_meanwhile_is_not_lost(tmp_path: Path) -> N
     assert Store(store.path).load() == store.record
 
 
+def test_a_doubt_counts_before_it_is_on_the_disk_and_of_that_record_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path / "record.json")
+    store.update(OLD, itself)
+    store.doubt(OLD.claimed_by("ps2"))
+    assert store.record == OLD
+    store.doubt(replace(OLD, in_sync=False))
+    assert store.record is not None and store.record.doubtful and store.unsaved
+    assert Store(store.path).load() == OLD
+    store.keep()
+    assert Store(store.path).load() == store.record
+    before = store.record
+    store.doubt(OLD)
+    assert store.record is before
+
+
+def test_a_doubt_outlasts_what_is_being_written(tmp_path: Path) -> None:
+    store = Store(tmp_path / "record.json")
+    store.update(OLD, itself)
+
+    def change(record: Record) -> Record:
+        store.doubt(OLD)
+        return replace(record, in_sync=not record.in_sync)
+
+    store.update(OLD, change)
+    assert store.record is not None and store.record.doubtful and Store(store.path).load() == store.record
+
+
 def test_what_is_given_says_so_until_it_is_taken() -> None:
     given = OLD.given_to("ps2", "0/5000000")
     assert (given.counter, given.active, given.timeline, given.switch_lsn, given.in_sync, given.given) == (

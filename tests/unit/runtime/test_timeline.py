@@ -27,7 +27,7 @@ def loaded(path):
 
 def test_a_new_server_has_none(path):
     there = loaded(path)
-    assert (there.transitions, there.newest(), there.problem) == ([], None, None)
+    assert (there.transitions, there.problem) == ([], None)
     assert not path.exists()
 
 
@@ -37,7 +37,6 @@ def test_what_was_added_is_there_again_the_newest_first(path):
     there.add(transition(id="two"))
     again = loaded(path)
     assert again.transitions == [transition(id="two"), transition(id="one")]
-    assert again.newest() == transition(id="two")
     assert os.listdir(path.parent) == ["timeline.json"]
 
 
@@ -178,4 +177,16 @@ def test_no_line_is_wider_than_a_screen_and_nothing_commands_the_terminal():
 
 def test_a_file_from_another_version_is_shown_too(path):
     path.write_text(json.dumps([{"id": "x", "steps": [{"name": "promote"}]}]))
-    assert "promote" in timeline.show(loaded(path).newest())
+    assert "promote" in timeline.show(loaded(path).transitions[0])
+
+
+def test_a_change_of_role_is_told_from_its_begin_to_when_it_is_kept(path):
+    there = loaded(path)
+    there.add(transition(id="one"))
+    current = transition(id="two", outcome="running")
+    assert there.told(current) == [current, transition(id="one")]
+    current["outcome"] = "done"
+    # The disk takes its time.
+    assert there.told(current) == [current, transition(id="one")]
+    there.add(current)
+    assert there.told(current) == there.told(None) == [current, transition(id="one")]

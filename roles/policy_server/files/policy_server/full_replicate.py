@@ -32,6 +32,8 @@ def work(settings: Settings) -> str:
         # Read by whoever writes next: what was read before another run wrote is older than the tree.
         with tree.alone(settings.base) as base:
             wanted = configurations(cursor)
+            # Nothing of the database is held while the disk is written to.
+            cursor.connection.commit()
             written = tree.write(base, wanted, pwd.getpwnam(settings.account).pw_gid)
     return f"{len(wanted)} configurations {'written to' if written else 'are already in'} {settings.base}"
 

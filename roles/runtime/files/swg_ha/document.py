@@ -49,7 +49,7 @@ def document(manager: Manager) -> dict[str, Any]:
         "not_redundant_because": because,
         "record": told(manager.store.record),
         "transition": transition if transition and transition["outcome"] == "running" else None,
-        "last_transition": manager.timeline.newest(),
+        "last_transition": next((one for one in manager.timeline.told(transition) if one["outcome"] != "running"), None),
         "paused": manager.pause.current,
         "quarantine": manager.quarantine,
         "problems": [{"code": code, "text": text, "since": manager.since} for code, text in _problems(manager, running)],

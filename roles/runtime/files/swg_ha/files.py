@@ -503,11 +503,10 @@ class Files:
         if not chosen:
             known = ", ".join(entry.file.name for entry in self._wanted.values())
             raise Refused("UNKNOWN", f"{name} is not in the list of files to replicate; there are: {known or 'none'}")
+        since = time.time()
         for entry in chosen:
             if accept:
-                await asyncio.to_thread(copying.touch, str(self._run / f"{entry.id}.accept"))
-        # One that began before it could see what is accepted is no answer.
-        since = time.time()
+                await asyncio.to_thread(copying.touch, str(self._accepted(entry)))
         self._flag(entry.id for entry in chosen)
         if not await units.is_active(TARGET):
             await units.start(TARGET, PATIENCE)
@@ -518,6 +517,10 @@ class Files:
             raise Refused("FAILED", "; ".join(failed))
         return {"files": outcomes}
 
+    def _accepted(self, entry: Entry) -> Path:
+        """There from when an operator accepts what is missing until a copy begins that goes by it."""
+        return self._run / f"{entry.id}.accept"
+
     async def _copied(self, entry: Entry, since: float, progress: Callable[[str], None]) -> dict[str, Any]:
         """Wait for the end of a copy that has begun since then."""
         shown = ""
@@ -525,7 +528,8 @@ class Files:
             if self._role == PASSIVE:
                 raise Refused("PASSIVE", "this server is passive by now: it copies nothing any more")
             state = await asyncio.to_thread(copying.read, str(self._state / entry.id))
-            if copying.number(state, "attempt") >= since:
+            # What is accepted is used up by the copy that knows of it: one that had begun before is no answer.
+            if copying.number(state, "attempt") >= since and not self._accepted(entry).exists():
                 one = describe(entry, state, None, {}, time.time())
                 if one["code"]:
                     progress(f"{entry.file.name}: {one['error']}")

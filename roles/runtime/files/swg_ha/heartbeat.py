@@ -52,7 +52,7 @@ class Heartbeat:
         self._interfaces = frozenset(interfaces)
         # Nothing has come from the peer over any link for deadtime.
         self._silent = False
-        # While it is listened to; and the answer to what was asked there, waited for for so long as it may take.
+        # While it is listened to; and the answer that it owes there.
         self._connection: asyncio.StreamWriter | None = None
         self._answer: asyncio.Future[str | None] | None = None
 
@@ -63,14 +63,14 @@ class Heartbeat:
     async def poll(self) -> str | None:
         """As rscstatus, but asked where ``watch`` listens: no process is begun for it. Heartbeat may let its keepalive pass before it answers.
 
-        Where it owes an answer already, or nobody listens, cl_status asks.
+        Where it owes an answer for longer, or nobody listens, cl_status asks.
         """
         if self._connection is None or self._answer is not None:
             return await self.rscstatus()
         self._answer = answer = asyncio.get_running_loop().create_future()
         self._connection.write(_packed({**self._request(), "reqtype": "getrsc"}))
         done, _pending = await asyncio.wait([answer], timeout=_PATIENCE)
-        return _rscstatus(answer.result()) if done else None
+        return _rscstatus(answer.result()) if done else await self.rscstatus()
 
     async def peer(self) -> str | None:
         """What Heartbeat calls the other server: active, up, init or dead; None: no answer. One that ``watch`` found silent is dead."""

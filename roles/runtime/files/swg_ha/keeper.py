@@ -298,6 +298,9 @@ class Keeper:
                 _log.warning("following %s failed: %s", settings.peer_node, error)
             self._cancel.clear()
         else:
+            if followed.quarantine:
+                # Whoever hears that the pair is redundant again hears of this too, unless the disk hangs.
+                await asyncio.wait({asyncio.create_task(self._quarantined(), name="look at the quarantine")}, timeout=LOOK_DEADLINE)
             # Not where this task is cancelled: the thread goes on then, and has yet to see it.
             self._cancel.clear()
             self.followed_error = None
@@ -309,9 +312,6 @@ class Keeper:
                 how=followed.what,
                 seconds=round(loop.time() - begun, 3),
             )
-            if followed.quarantine:
-                # Whoever hears that the pair is redundant again hears of this too.
-                await self._kept()
             # Beside all else: it takes its time, and the data is whole already.
             self._tidying = asyncio.create_task(self._tidy(followed), name="tidy up after following")
         finally:
@@ -326,9 +326,16 @@ class Keeper:
         except (PostgresError, OSError) as error:
             _log.warning("what is kept of former data could not be tidied up: %s", error)
         if followed.quarantine:
-            for kept in await self._kept():
+            for kept in await self._quarantined():
                 if kept["path"] == str(followed.quarantine):
                     tell(Event.QUARANTINED, path=kept["path"], peer=self.settings.peer_node, transactions=kept["transactions"])
+
+    async def _quarantined(self) -> list[dict[str, Any]]:
+        try:
+            return await self._kept()
+        except OSError as error:
+            _log.warning("the quarantine cannot be looked at: %s", error)
+            return []
 
     def _set_trouble(self, code: str | None, text: str = "") -> None:
         trouble = (code, text) if code else None

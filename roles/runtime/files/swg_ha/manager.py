@@ -341,7 +341,7 @@ class Manager:
         self.keeper.wake()
 
     def _keep_record(self) -> None:
-        """What was heard counts already; a restart is to know it too."""
+        """It counts already; a restart is to know it too."""
         if self.store.unsaved:
             self._aside("record", self.store.keep)
 
@@ -675,14 +675,16 @@ class Manager:
             dead_links=self.senses.dead_links(),
         )
 
-    async def _put_down_doubt(self, verdict: Verdict) -> None:
+    def _doubt(self, verdict: Verdict) -> None:
         """When this server can be heard of again and the other one cannot, that one may have served meanwhile."""
         now, mine = self.situation(), self.store.record
         could = now.silent is not None and now.silent <= now.patience + self._tick + LEASE_MARGIN
         if mine is None or mine.active != self.settings.node or not could or (self.settings.synchronous and not mine.in_sync):
             return
         if verdict.code != "STOPPED":
-            await self._put_down("doubt", mine, lambda now: replace(now, doubtful=True, changed=record.now()))
+            # No disk is waited for: until PostgreSQL has ended, it takes writes.
+            self.store.doubt(mine)
+            self._keep_record()
 
     async def _put_down(self, name: str, mine: record.Record, change: Callable[[record.Record], record.Record]) -> None:
         def write() -> None:
@@ -706,11 +708,10 @@ class Manager:
         tell(Event.TRANSITION_STARTED, trigger=transition["trigger"], **names)
         if verdict.act == FENCE:
             tell(Event.FENCED, node=self.settings.node, code=verdict.code, reason=verdict.reason)
-        # The address first, whatever PostgreSQL is busy with; and beside its end, which is not to wait for this server's own disk, the doubt.
-        doubt: set[asyncio.Task[Any]] = set()
+        # The address first, whatever PostgreSQL is busy with.
         if to == PASSIVE and verdict.act == FENCE:
             self._drop_address()
-            doubt.add(self._spawn(self._put_down_doubt(verdict), "put down the doubt"))
+            self._doubt(verdict)
         try:
             async with self.keeper.hands_off():
                 work = self._spawn(running.run(world), "plan")
@@ -725,9 +726,6 @@ class Manager:
                     running.end("failed")
                     if to == ACTIVE and self.role != ACTIVE:
                         await self._give_up_claim(world)
-            if doubt:
-                # Nothing is decided before.
-                await asyncio.wait(doubt)
         finally:
             self.changing = None
             self.plan = None

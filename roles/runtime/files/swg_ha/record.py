@@ -115,7 +115,7 @@ class Overtaken(ValueError):
 
 
 class Store:
-    """The record of this server. What is heard counts at once, and what is said of this server itself when it is on the disk."""
+    """The record of this server. What is heard counts at once, a doubt as well, and what else is said of this server when it is on the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,7 +143,7 @@ class Store:
 
     @property
     def unsaved(self) -> bool:
-        """Something was heard that is not on the disk yet."""
+        """Something counts that is not on the disk yet."""
         return self.record != self._saved
 
     def update(self, of: Record, change: Callable[[Record], Record]) -> Record:
@@ -166,11 +166,17 @@ class Store:
                         return changed
 
     def keep(self) -> None:
-        """Have on disk what was heard. Raises OSError."""
+        """Have on disk what counts. Raises OSError."""
         with self._writing:
             # What is in force stays so: it may be a newer version than the one that was there when this was called.
             while (record := self.record) is not None and record != self._saved:
                 self._write(record)
+
+    def doubt(self, of: Record) -> None:
+        """Go by it that this server may have been superseded, where the record is still that one. Nothing is written: that is for ``keep``."""
+        with self._changing:
+            if self.record is not None and _same(of, self.record) and not self.record.doubtful:
+                self.record = replace(self.record, doubtful=True, changed=now())
 
     def _write(self, record: Record) -> None:
         if record != self._saved:

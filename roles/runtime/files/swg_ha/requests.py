@@ -48,7 +48,7 @@ class Requests:
             case "why":
                 return {"why": status.why(self._manager.document())}
             case "timeline":
-                return {"transitions": self._transitions()}
+                return {"transitions": self._manager.timeline.told(self._manager.transition)}
             case "failover":
                 return await self.fail_over(bool(request.get("force")), progress, leaving=bool(request.get("leaving")))
             case "replicate":
@@ -70,13 +70,6 @@ class Requests:
                 return {"role": self._manager.role}
             case other:
                 raise Refused("UNKNOWN", f"{other!r} is not something that ha_manager does")
-
-    def _transitions(self) -> list[dict[str, Any]]:
-        """The newest first, with one that is under way or has ended just now: the timeline gets it a moment later."""
-        kept, newest = self._manager.timeline.transitions, self._manager.transition
-        if newest is None or any(one["id"] == newest["id"] for one in kept):
-            return kept
-        return [newest, *kept]
 
     async def fail_over(self, force: bool, progress: Callable[[str], None], *, leaving: bool = False) -> dict[str, Any]:
         """Hand the active role to the other server, or, on the passive, have it handed over, or with force take it.

@@ -57,8 +57,11 @@ class Timeline:
             del self.transitions[KEEP:]
             durable.replace(str(self.path), json.dumps(self.transitions).encode() + b"\n")
 
-    def newest(self) -> Transition | None:
-        return self.transitions[0] if self.transitions else None
+    def told(self, current: Transition | None) -> list[Transition]:
+        """The newest first, with the current one, which is under way, or has ended just now and is yet to be added."""
+        if current is None or any(one["id"] == current["id"] for one in self.transitions):
+            return self.transitions
+        return [current, *self.transitions]
 
 
 def parse(data: bytes) -> list[Transition]:

@@ -13,13 +13,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from swg_ha import postgres as engine
 from swg_ha.postgres import Cancelled, DatabaseTrouble, PostgresError, serves
+from swg_ha.postgres_session import NoAnswer
 from swg_ha.shared.postgres import lsn
 from swg_ha.shared.postgres_cluster import wait_until
 from tests.postgres.runtime import MORE_SETTINGS, Node
@@ -324,6 +325,62 @@ def test_a_paused_replay_is_resumed(pair: Pair) -> None:
     passive.server.sql("SELECT pg_wal_replay_pause()")
     passive.postgres.promote(10)
     assert passive.server.sql("SELECT count(*) FROM t") == "1001"
+
+
+def lagging(pair: Pair, rows: int) -> int:
+    """Let the standby have received so many rows of t that it has yet to replay, and its primary be gone; its startup process."""
+    active, passive = pair
+    passive.server.sql("SELECT pg_wal_replay_pause()")
+    passive.server.wait("SELECT pg_get_wal_replay_pause_state() = 'paused'")
+    active.server.sql(f"INSERT INTO t SELECT generate_series(1, {rows})")
+    written = active.server.sql("SELECT pg_current_wal_flush_lsn()")
+    passive.server.wait(f"SELECT pg_last_wal_receive_lsn() >= '{written}'", 60)
+    active.postgres.kill()
+    return int(passive.server.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'"))
+
+
+@contextmanager
+def slowed(pid: int) -> Iterator[None]:
+    """Let a process run for some ten milliseconds, five times a second."""
+    over = threading.Event()
+
+    def slow() -> None:
+        with suppress(ProcessLookupError):
+            while not over.is_set():
+                os.kill(pid, signal.SIGSTOP)
+                over.wait(0.2)
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_promotion_takes_as_long_as_there_is_something_to_replay(pair: Pair) -> None:
+    passive = pair[1]
+    startup = lagging(pair, 400_000)
+    begin = time.monotonic()
+    with slowed(startup):
+        timeline, _switch = passive.postgres.promote(2)
+    assert time.monotonic() - begin > 2, "it was too quick to tell anything"
+    assert timeline == 2 and passive.server.sql("SELECT count(*) FROM t") == "400001"
+
+
+def test_a_promotion_that_replays_nothing_is_given_up(pair: Pair) -> None:
+    passive = pair[1]
+    startup = lagging(pair, 1000)
+    os.kill(startup, signal.SIGSTOP)
+    begin = time.monotonic()
+    with pytest.raises(NoAnswer, match=r"PostgreSQL was promoted, and replays nothing after 0/\w+ for 2\.0 s"):
+        passive.postgres.promote(2)
+    assert 2 <= time.monotonic() - begin < 15
+    os.kill(startup, signal.SIGCONT)
+    assert passive.postgres.promote(20)[0] == 2
 
 
 def test_waiting_for_what_never_comes_ends(pair: Pair) -> None:

@@ -130,7 +130,10 @@ SELECT count(pg_create_physical_replication_slot('{slot}', true)) WHERE NOT EXIS
   (SELECT FROM pg_replication_slots WHERE slot_name = '{slot}');
 """
 # While the server is in recovery: the process that replays, -1 where it is gone already.
-STARTUP_SQL = "SELECT coalesce((SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'), -1) WHERE pg_is_in_recovery()"
+RECOVERY_SQL = """
+SELECT json_build_object('startup', (SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'), 'replayed', pg_last_wal_replay_lsn())
+WHERE pg_is_in_recovery()
+"""
 # From files of tables, of their indexes, and of what both keep out of line. A table that was made in the WAL itself has no name here.
 TABLES_SQL = """
 SELECT json_agg(DISTINCT CASE WHEN owner IS NULL THEN 'file ' || file ELSE owner::regclass::text END) FROM (
@@ -486,6 +489,8 @@ class Postgres:
     def promote(self, deadline: float) -> tuple[int, str]:
         """Make the standby a primary: the new timeline, and where it begins.
 
+        What it has received is replayed first, however long that takes. :class:`NoAnswer` when it replays nothing for ``deadline`` seconds.
+
         The peer's slot is there before, so that all WAL since the last restart point is kept
         for its rewind. Nobody is waited for at commit until :meth:`name_standby` says so.
         """
@@ -499,14 +504,20 @@ class Postgres:
             self.name_standby(False)
             self._resume(until)
             cluster.ask("SELECT pg_promote(false)", until)
-            while (startup := cluster.ask(STARTUP_SQL, _for_an_answer(until))) is not None:
-                if time.monotonic() > until:
-                    raise NoAnswer(f"PostgreSQL is still in recovery {deadline:.1f} s after its promotion: {self._last_words()}")
+            replayed = ""
+            while (recovery := cluster.ask(RECOVERY_SQL, _for_an_answer(until))) is not None:
+                if recovery["replayed"] != replayed:
+                    replayed, until = recovery["replayed"], time.monotonic() + deadline
+                elif time.monotonic() > until:
+                    raise NoAnswer(
+                        f"PostgreSQL was promoted, and replays nothing after {replayed} for {deadline:.1f} s: {self._last_words()}"
+                    )
                 # A standby that has lost its primary sleeps for wal_retrieve_retry_interval even then, unless something wakes it.
-                if startup > 0:
+                if recovery["startup"]:
                     with suppress(ProcessLookupError):
-                        os.kill(startup, signal.SIGHUP)
+                        os.kill(recovery["startup"], signal.SIGHUP)
                 time.sleep(POLL)
+            until = time.monotonic() + deadline
             # Without it a rewind of the peer would wait for the next one, as the new timeline is not in the control file before.
             threading.Thread(target=self._checkpoint_quietly, name="checkpoint", daemon=True).start()
         timeline = int(cluster.ask("SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int", until))

@@ -181,6 +181,20 @@ def test_an_empty_file_empties_no_copy_also_when_nothing_is_remembered(server: S
     assert server.copied(source).read_text() == "content"
 
 
+def test_a_file_that_is_meant_to_be_empty_is_nothing_to_worry_about(server: Server) -> None:
+    source = server.src / "file"
+    source.write_text("")
+    for _ in range(3):
+        assert server.copy(source).get("code") is None
+    source.write_text("content")
+    assert server.copy(source).get("code") is None
+    source.write_text("")
+    assert server.copy(source)["code"] == ["FILE_SOURCE_EMPTY"]
+    assert server.copy(source, accept=True).get("code") is None and server.copied(source).read_text() == ""
+    # What was accepted once is not asked for again.
+    assert server.copy(source).get("code") is None
+
+
 def test_a_source_that_was_never_there_is_nothing_to_worry_about(server: Server) -> None:
     state = server.copy(server.src / "never")
     assert (state["good_absent"], state.get("code"), server.commands) == (["1"], None, [])

@@ -225,11 +225,11 @@ class Copy:
         remedy = f"'ha replicate --accept {self.name}' copies it as it is now"
         if gone and not accepted:
             raise Trouble(NOT_MOUNTED, f"{gone[0]} is not mounted, the copy stays as it is: mount it, or {remedy}")
-        had = number(self.before, "good_size") > 0 or number(self.before, "good_entries") > 0
+        had_content, had_entries = number(self.before, "good_size") > 0, number(self.before, "good_entries") > 0
         try:
             source = os.lstat(self.name)
         except (FileNotFoundError, NotADirectoryError):
-            if had:
+            if had_content or had_entries:
                 text = "it is not there, the copy stays as it is: put it back, or take it off the list in the HA configuration"
                 raise Trouble(MISSING, text) from None
             return None
@@ -238,10 +238,12 @@ class Copy:
             raise Trouble(FAILED, f"it is a symbolic link to {target}: name in its place what it points to in the HA configuration")
         if not stat.S_ISREG(source.st_mode) and not stat.S_ISDIR(source.st_mode):
             raise Trouble(FAILED, "it is neither a file nor a folder")
-        empty = _empty(self.name) if stat.S_ISDIR(source.st_mode) else source.st_size == 0
+        folder = stat.S_ISDIR(source.st_mode)
+        empty = _empty(self.name) if folder else source.st_size == 0
         if not empty or accepted:
             return source, ["--delete"]
-        if had:
+        # A file is an entry itself: only one that had something in it has lost it.
+        if had_content or (folder and had_entries):
             raise Trouble(EMPTY, f"it is empty, the copy stays as it is: fill it, or {remedy}")
         # Nobody remembers whether there is a copy with something in it.
         return source, ["--ignore-existing"]

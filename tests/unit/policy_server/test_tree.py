@@ -93,6 +93,33 @@ def test_what_is_not_from_the_database_stays(base: Path) -> None:
     assert not (base / "ps1").exists(), "a folder without anything in it"
 
 
+def test_what_others_write_while_the_new_tree_is_made_is_kept(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(base, OLD, GROUP)
+    (base / "updates").mkdir()
+    (base / "updates/replaced").write_bytes(b"old")
+
+    def meanwhile(descriptor: int) -> None:
+        # By whoever does not know of the lock.
+        if not (base / "updates/deep").exists():
+            (base / "updates/deep/er").mkdir(parents=True, mode=0o700)
+            (base / "updates/deep/er/new").write_bytes(b"new")
+            (base / "updates/.replaced").write_bytes(b"newer")
+            (base / "updates/.replaced").rename(base / "updates/replaced")
+            (base / "gone/b.json").write_bytes(b"of the database, and out of it by now")
+            (base / "gone/others").write_bytes(b"in a folder that was empty otherwise")
+
+    monkeypatch.setattr(tree, "sync_file_system", meanwhile)
+    assert write(base, NEW, GROUP)
+    assert files(base) == {
+        **NEW,
+        "updates/replaced": b"newer",
+        "updates/deep/er/new": b"new",
+        "gone/others": b"in a folder that was empty otherwise",
+    }
+    assert (base / "updates/deep/er").stat().st_mode & 0o7777 == 0o700
+    assert [path.name for path in base.parent.iterdir()] == ["base"]
+
+
 def test_links_do_not_lead_out_of_the_tree(base: Path, tmp_path: Path) -> None:
     """What was copied from the other server may hold any."""
     outside = tmp_path / "outside"

@@ -170,6 +170,19 @@ def test_a_folder_that_is_gone_or_empty_empties_no_copy(server: Server, kind: st
         assert server.copy(tree).get("code") is None
 
 
+def test_a_folder_that_is_emptied_while_a_link_is_tried_empties_no_copy(server: Server) -> None:
+    tree = server.src / "tree"
+    tree.mkdir()
+    (tree / "one").write_text("1")
+    server.copy(tree)
+    # The one that the last copy went over dies, and takes its time.
+    (server.folder / "run/link1").touch()
+    server.down.add("link1")
+    server.before_rsync = lambda: lose("empty", tree)
+    assert server.copy(tree)["code"] == ["FILE_SOURCE_EMPTY"]
+    assert server.copied(tree / "one").read_text() == "1"
+
+
 def test_an_empty_file_empties_no_copy_also_when_nothing_is_remembered(server: Server) -> None:
     source = server.src / "file"
     source.write_text("content")

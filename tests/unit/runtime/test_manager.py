@@ -26,8 +26,8 @@ from swg_ha import status
 from swg_ha.control import Refused
 from swg_ha.manager import Manager
 from swg_ha.plan import Step, StepFailed
-from swg_ha.postgres import Database, Followed, PostgresError
-from swg_ha.role import ACTIVE, FENCE, PASSIVE, Verdict
+from swg_ha.postgres import Database, DatabaseTrouble, Followed, PostgresError
+from swg_ha.role import ACTIVE, FENCE, HAND_OVER, PASSIVE, Verdict
 from swg_ha.settings import Link, Paths, Postgresql, Settings, Times
 from swg_ha.shared import module_xml
 from swg_ha.shared.module_xml import ReplicatedFile
@@ -918,5 +918,90 @@ def test_a_quarantine_that_cannot_be_looked_at_keeps_nobody_from_following(
         await until(tidied.is_set, "it tidies up", 20)
         released.set()
         await pair.redundant_by(pair.two)
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", ["becoming_active", "becoming_passive"])
+def test_what_follows_a_change_of_role_is_carried_on_by_the_next_ha_manager(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One that is stopped, as for an upgrade, leaves it to the next one just as one that is killed."""
+    begun: list[str] = []
+    hold = asyncio.Event()
+
+    def held(node: str) -> Callable[[Any], Any]:
+        async def wait(world: Any) -> str:
+            begun.append(world.settings.node)
+            if world.settings.node == node:
+                await hold.wait()
+            return "done"
+
+        return wait
+
+    async def test(pair: Pair) -> None:
+        stays = pair.two if kind == "becoming_active" else pair.one
+        for graph in ("BECOME_ACTIVE", "FENCE", "PLANNED"):
+            steps = getattr(graphs, graph)
+            slow = tuple(
+                Step("manager", held(stays.node), needs=step.needs, timeout=60) if step.name == "manager" else step for step in steps
+            )
+            monkeypatch.setattr(graphs, graph, slow)
+        pair.one.lsn += 10
+        await asyncio.sleep(0.6)
+        # Whoever asked for it watches all steps.
+        asking = asyncio.create_task(pair.one.manager.requests.fail_over(False, lambda text: None))
+        await until(lambda: stays.node in begun, "the slow step has begun", 20)
+        await until(lambda: stays.manager.changing is None and stays.manager.role is not None, "the role is there", 20)
+        asking.cancel()
+        await stays.manager.close()
+        before = begun.count(stays.node)
+        hold.set()
+        await pair.start(stays)
+        await until(lambda: begun.count(stays.node) > before, "it is carried on", 20)
+        await until(lambda: (stays.manager.transition or {}).get("outcome") == "done", "it is done", 20)
+        assert stays.manager.transition is not None and stays.manager.transition["resumed"] == 1
+
+    run(test)
+
+
+def test_a_database_that_recovers_is_not_killed_for_it(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "CALM", 0.3)
+
+    async def test(pair: Pair) -> None:
+        killed: list[str] = []
+        checked = 0
+
+        def check(postgres: FakePostgres, deadline: float) -> None:
+            nonlocal checked
+            if postgres.machine is pair.one and pair.one.state == "starting":
+                checked += 1
+                raise DatabaseTrouble("STARTING", "the database system is starting up")
+
+        monkeypatch.setattr(FakePostgres, "check", check)
+        monkeypatch.setattr(FakePostgres, "kill", lambda postgres: killed.append(postgres.machine.node))
+        pair.one.state = "starting"
+        await until(lambda: checked > 4, "it is asked again and again", 20)
+        assert killed == [] and pair.one.manager.role == ACTIVE
+        pair.one.state = "primary"
+        await until(lambda: pair.one.manager.keeper.trouble is None and pair.one.manager.redundant, "it is well again", 20)
+        assert killed == [] and pair.one.held
+
+    run(test)
+
+
+def test_hand_overs_that_fail_become_rarer(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that would rather not serve, and one that cannot: each attempt costs the clients some seconds."""
+    monkeypatch.setattr(manager_module, "RETRY", 0.3)
+
+    async def test(pair: Pair) -> None:
+        def full(*arguments: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        pair.two.manager.books.told("ps2", "started")
+        monkeypatch.setattr(pair.two.manager.store, "update", full)
+        monkeypatch.setattr(pair.one.manager.senses, "service_link", lambda gone_for=0.0: False)
+        await until(lambda: pair.one.manager._failed_in_a_row[HAND_OVER] >= 3, "it has tried three times", 40)
+        assert pair.two.manager.role != ACTIVE
 
     run(test)

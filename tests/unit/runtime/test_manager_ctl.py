@@ -89,6 +89,23 @@ def test_only_the_difference_is_stopped_and_started(
     assert difference(roles, DEFINED, seen, stops=False) == Difference((), start)
 
 
+def test_what_is_about_to_start_or_has_not_ended_is_stopped_as_well() -> None:
+    """A unit that waits for a slow one, or for the end of the boot, would start on a server of the other role."""
+    queued, ending = Unit("loaded", "inactive", "dead", "disabled", "17"), Unit("loaded", "deactivating", "final-sigterm", "disabled")
+    seen = dict.fromkeys(ALL, RESTS) | {"web.service": queued, "log.timer": ending}
+    assert difference({"HA"}, DEFINED, seen).stop == ("log.timer", "web.service")
+    assert [problem.split(",")[0] for problem in problems_of(set(), DEFINED, seen, stopped=False)] == [
+        "web.service is about to start or has not ended",
+        "log.timer is about to start or has not ended",
+    ]
+
+
+@pytest.mark.parametrize(("line", "job"), [("", ""), ("Job=\n", ""), ("Job=17\n", "17")])
+def test_a_job_is_read_where_there_is_one(line: str, job: str) -> None:
+    text = f"LoadState=loaded\nActiveState=inactive\nSubState=dead\nUnitFileState=disabled\n{line}"
+    assert manager_ctl.parse_show(["a.service"], text)["a.service"].job == job
+
+
 def test_a_failed_unit_is_started_and_one_that_is_not_there_is_named() -> None:
     seen = dict.fromkeys(ALL, RESTS) | {"cache.service": FAILED, "web.service": ABSENT}
     assert difference({"Web"}, DEFINED, seen) == Difference((), ("cache.service",), ("web.service",))
@@ -212,6 +229,26 @@ def test_a_former_active_starts_role_ha_alone_until_it_is_told(server: Server) -
     server.write("role", "active")
     assert run("reload") == 0
     assert server.running == {"ha_manager", "heartbeat", "web"}
+
+
+def test_a_server_whose_roles_cannot_be_read_boots_with_what_decides(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.write("Manager/manager.conf.xml", "<manager><role")
+    assert manager_ctl.unreadable() and "manager.conf.xml" in manager_ctl.unreadable()[0]
+    assert run("boot") == 1
+    assert server.running == {"ha_manager", "heartbeat"}
+    assert "manager.conf.xml" in capsys.readouterr().err
+    assert run("reload") == 1 and server.running == {"ha_manager", "heartbeat"}
+
+
+def test_files_that_nobody_could_go_by_are_told_before_anybody_has_to(server: Server) -> None:
+    assert manager_ctl.unreadable() == []
+    server.write("Manager/commander_passive_module.xml", "")
+    (server.folder / "module.xml").unlink()
+    wrong = manager_ctl.unreadable()
+    assert ["module.xml" in text for text in wrong] == [True, True] and len({text.split(":")[0] for text in wrong}) == 2
+    for name in ("commander_passive_module.xml", "manager.conf.xml"):
+        (server.folder / "Manager" / name).unlink()
+    assert manager_ctl.unreadable() == [], "it is not installed"
 
 
 def test_a_passive_server_starts_its_roles_at_boot(server: Server) -> None:

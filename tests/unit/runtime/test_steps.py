@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,15 @@ from typing import Any
 
 import pytest
 
-from swg_ha import health
+from swg_ha import health, processes
 from swg_ha.installing import Stopped
 from swg_ha.installs import Installs
 from swg_ha.plan import Skip, Step, StepFailed
 from swg_ha.record import Record, Store, newest
 from swg_ha.settings import Commands, Limits, Paths
 from swg_ha.shared import module_xml
-from swg_ha.steps import claim, conf_ready, policy_server, staged_files, stop_database
+from swg_ha.shared.heartbeat import RC_TIMEOUT
+from swg_ha.steps import claim, conf_ready, hand_over, policy_server, staged_files, stop_database
 from swg_ha.steps.world import command
 
 GO = threading.Event()
@@ -237,6 +239,46 @@ def test_a_command_is_run_to_its_end(tmp_path: Path) -> None:
     assert (tmp_path / "there").exists()
 
 
+@pytest.mark.parametrize("work", [command, lambda argv, timeout: processes.run(argv, timeout)])
+def test_a_program_has_ended_though_what_it_began_holds_its_output(work: Callable[..., Any]) -> None:
+    began = time.monotonic()
+    said = asyncio.run(work(("/bin/sh", "-c", "echo began; sleep 30 & exit 0"), 20))
+    assert said == "/bin/sh was run" or said == (0, "began\n", "")
+    assert time.monotonic() - began < 10
+
+
+def test_one_that_takes_too_long_is_killed_with_what_it_began(tmp_path: Path) -> None:
+    began = time.monotonic()
+    script = f"sleep 300 & echo $! > {tmp_path}/pid; wait"
+    assert asyncio.run(processes.run(("/bin/sh", "-c", script), 1))[0] == RC_TIMEOUT
+    assert time.monotonic() - began < 15
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    end = time.monotonic() + 10
+    while state.exists() and state.read_text().rpartition(")")[2].split()[0] not in "ZX" and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX", "it still runs"
+
+
+@pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), "hangs"])
+def test_a_database_that_cannot_be_looked_at_is_killed_at_a_fence(trouble: OSError | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the disk hangs as well: it would go on when that does."""
+    monkeypatch.setattr(stop_database, "LOOK", 0.3)
+    killed, released = [], threading.Event()
+
+    def observe() -> None:
+        if isinstance(trouble, OSError):
+            raise trouble
+        released.wait(20)
+
+    async def fence() -> str:
+        try:
+            return await stop_database.run(SimpleNamespace(postgres=SimpleNamespace(observe=observe, kill=lambda: killed.append(1))))  # type: ignore[arg-type]
+        finally:
+            released.set()
+
+    assert "killed" in asyncio.run(fence()) and killed == [1]
+
+
 def test_no_command_is_a_reason_to_skip() -> None:
     with pytest.raises(Skip, match="no command is configured"):
         run()
@@ -365,3 +407,35 @@ def test_a_planned_hand_over_needs_a_clean_end_of_what_took_writes(state: str, e
             asyncio.run(stop_database.PLANNED.run(there))
     # One that must leave leaves.
     asyncio.run(stop_database.STEP.run(there))
+
+
+@pytest.mark.parametrize(
+    ("synchronous", "in_sync", "lsn", "forced", "given"),
+    [
+        (True, True, None, False, True),
+        (True, False, "0/42", False, True),
+        (True, False, None, False, False),
+        (True, False, None, True, True),
+        (False, False, None, False, True),
+    ],
+)
+def test_no_commit_that_was_acknowledged_alone_is_given_up(
+    tmp_path: Path, synchronous: bool, in_sync: bool, lsn: str | None, forced: bool, given: bool
+) -> None:
+    """In synchronous mode; without a clean end nobody knows whether the other server has everything."""
+    store = Store(tmp_path / "record.json")
+    store.update(Record(3, "ps1", in_sync=in_sync), lambda record: record)
+    asked: list[str] = []
+
+    async def request(kind: str, body: dict[str, Any], timeout: float) -> None:
+        asked.append(kind)
+
+    settings = SimpleNamespace(node="ps1", peer_node="ps2", synchronous=synchronous)
+    world: Any = SimpleNamespace(settings=settings, store=store, lsn=lsn, forced=forced, link=SimpleNamespace(request=request))
+    if given:
+        assert asyncio.run(hand_over.run(world)) == "ps2 serves"
+    else:
+        with pytest.raises(StepFailed, match="'--force' hands over all the same"):
+            asyncio.run(hand_over.run(world))
+    assert store.record is not None
+    assert (store.record.active, asked) == (("ps2", ["take_over"]) if given else ("ps1", []))

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def write(base: Path, wanted: Mapping[str, bytes], group: int) -> bool:
     if before == set(wanted) and all(is_there(base / path, content, group) for path, content in wanted.items()):
         return False
     build(base, new, before, wanted, group)
-    install(new, base)
+    install(new, base, {WRITTEN, *wanted, *(before or ())})
     return True
 
 
@@ -109,6 +109,16 @@ def share(old: Path, new: Path) -> None:
                 os.link(entry.path, new / entry.name, follow_symlinks=False)
 
 
+def make_alike(old: Path, new: Path) -> None:
+    """Have a folder there, with those above it, as the old one is."""
+    if not new.is_dir():
+        make_alike(old.parent, new.parent)
+        new.mkdir()
+        status = old.lstat()
+        os.chown(new, status.st_uid, status.st_gid)
+        shutil.copystat(old, new)
+
+
 def remove(path: Path) -> None:
     """Whatever is there: a link itself instead of what it leads to, and nothing that is only reached through one."""
     if path.parent.is_symlink() or not path.parent.is_dir():
@@ -132,8 +142,8 @@ def make_file(path: Path, content: bytes, group: int) -> None:
         file.write(content)
 
 
-def install(new: Path, base: Path) -> None:
-    """The new tree in the place of the old one, in one step, once all of it is on the disk."""
+def install(new: Path, base: Path, ours: Container[str]) -> None:
+    """The new tree in the place of the old one, in one step, once all of it is on the disk. ours: the files of either that are from the database."""
     above = os.open(base.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sync_file_system(above)
@@ -142,8 +152,29 @@ def install(new: Path, base: Path) -> None:
         elif not exchange(new, base):
             raise OSError(f"{base}: the file system cannot exchange two folders in one step")
         os.fsync(above)
+        # By now the old one.
+        if new.exists():
+            if rescue(new, base, ours):
+                sync_file_system(above)
+            shutil.rmtree(new)
     finally:
         os.close(above)
-    # By now the old one.
-    if new.exists():
-        shutil.rmtree(new)
+
+
+def rescue(old: Path, new: Path, ours: Container[str], inside: str = "") -> bool:
+    """Move over what others have put into the old tree since the new one was made of it; whether there was something."""
+    found = False
+    with os.scandir(old) as entries:
+        for entry in entries:
+            name, there = inside + entry.name, new / entry.name
+            # What is of another kind there was in the way of ours.
+            a_folder, known = entry.is_dir(follow_symlinks=False), os.path.lexists(there)
+            if known and a_folder != (there.is_dir() and not there.is_symlink()):
+                continue
+            if a_folder:
+                found |= rescue(old / entry.name, there, ours, f"{name}/")
+            elif name not in ours and not (known and os.lstat(there).st_ino == entry.inode()):
+                make_alike(old, new)
+                os.rename(entry.path, there)
+                found = True
+    return found

@@ -204,13 +204,9 @@ class Copy:
 
     def _copy(self, accepted: bool) -> Fields:
         """What is to be remembered of a good copy. Raises Trouble."""
-        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as table:
-            points = mounted(table.read())
-        believed = self._believed(points, accepted)
-        if believed is None:
+        if self._believed(accepted) is None:
             return {"good_absent": ["1"]}
-        source, options = believed
-        counted = self._over_a_link(options)
+        source, points, counted = self._over_a_link(accepted)
         if stat.S_ISREG(source.st_mode):
             # What was written meanwhile may be in the copy by halves.
             if _seen(self.name) != _marks(source):
@@ -219,8 +215,10 @@ class Copy:
             _run(["systemctl", "start", "--no-block", f"ha_tree@{self.entry['id'][-1]}.service"])
         return {"good_mounts": mounts(self.name, points), **counted}
 
-    def _believed(self, points: set[str], accepted: bool) -> tuple[os.stat_result, list[str]] | None:
-        """The source, where these are mounted, and rsync's options for it; None: there never was one. Raises Trouble."""
+    def _believed(self, accepted: bool) -> tuple[os.stat_result, set[str], list[str]] | None:
+        """The source, where something is mounted, and rsync's options for it; None: there never was one. Raises Trouble."""
+        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as table:
+            points = mounted(table.read())
         gone = [point for point in self.before.get("good_mounts", []) if point not in points]
         remedy = f"'ha replicate --accept {self.name}' copies it as it is now"
         if gone and not accepted:
@@ -241,16 +239,17 @@ class Copy:
         folder = stat.S_ISDIR(source.st_mode)
         empty = _empty(self.name) if folder else source.st_size == 0
         if not empty or accepted:
-            return source, ["--delete"]
+            return source, points, ["--delete"]
         # A file is an entry itself: only one that had something in it has lost it.
         if had_content or (folder and had_entries):
             raise Trouble(EMPTY, f"it is empty, the copy stays as it is: fill it, or {remedy}")
         # Nobody remembers whether there is a copy with something in it.
-        return source, ["--ignore-existing"]
+        return source, points, ["--ignore-existing"]
 
     # The way
 
-    def _over_a_link(self, options: list[str]) -> Fields:
+    def _over_a_link(self, accepted: bool) -> tuple[os.stat_result, set[str], Fields]:
+        """The source, where something was mounted, and what rsync counted. Raises Trouble."""
         links = self.entry.get("link", [])
         # The one that the last copy went over: one that is dead is not tried every time.
         last = read(f"{self.run}/link").get("link", [])
@@ -258,6 +257,11 @@ class Copy:
         for link in sorted(links, key=lambda link: link not in last):
             try:
                 self._connect(link)
+                # Once more: a link that hangs may have taken half a minute, and rsync deletes there what is gone here.
+                believed = self._believed(accepted)
+                if believed is None:
+                    raise Trouble(MISSING, "it went while it was to be copied for the first time")
+                source, points, options = believed
                 counted = self._rsync(link, options)
             except _LinkFailed as failed:
                 problems.append(f"{link}: {failed}")
@@ -266,7 +270,7 @@ class Copy:
                 continue
             if [link] != last:
                 self._prefer(link)
-            return counted | {"good_link": [link]}
+            return source, points, counted | {"good_link": [link]}
         raise Trouble(FAILED, "; ".join(problems) or "no link to the other server is known")
 
     def _prefer(self, link: str) -> None:

@@ -122,6 +122,8 @@ def _problems(manager: Manager, heartbeat_runs: bool) -> Iterator[tuple[str, str
             "MANAGER_UNIT_FAILED",
             f"{unit} of this server's roles has failed: 'journalctl -u {unit} -n 20' says why, 'manager-ctl status' shows the roles",
         )
+    for problem in manager.unreadable_roles:
+        yield "MANAGER_FILE", problem
     for address, up in manager.link.links.items():
         if not up:
             yield "PEER_LINK_DOWN", f"the link to {address} is down{f': {manager.link.problem}' if manager.link.problem else ''}"
@@ -132,15 +134,15 @@ def _problems(manager: Manager, heartbeat_runs: bool) -> Iterator[tuple[str, str
         yield "VIRTUAL_IP_CONFLICT", f"another machine answers for the virtual IP: {', '.join(sorted(manager.senses.evidence.held_by))}"
     if manager.senses.peer_present() and manager.role == ACTIVE == manager.senses.peer_role():
         yield "SPLIT_BRAIN", "both servers are active"
-    for problem in (
+    for said in (
         manager.store.problem,
         manager.timeline.problem,
         manager.installs.problem,
         manager.pause.problem,
         manager.settings_error,
     ):
-        if problem:
-            yield "FILE", problem
+        if said:
+            yield "FILE", said
     yield from manager.files.problems()
     yield from manager.installs.problems
     yield from (("QUARANTINE", _kept(kept)) for kept in manager.quarantine if not kept["acknowledged"])

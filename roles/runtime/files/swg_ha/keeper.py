@@ -84,6 +84,7 @@ class Keeper:
         self._tidying: asyncio.Task[None] | None = None
         self._crashes: deque[float] = deque(maxlen=CRASHES)
         self._bad_checks = 0
+        self._starting_since: float | None = None
         self._not_streaming_since: float | None = None
         self._follow_after = 0.0
         self._pidfd: int | None = None
@@ -201,6 +202,15 @@ class Keeper:
             if trouble.code.startswith("DISK"):
                 self._set_trouble(trouble.code, str(trouble))
                 return
+            if trouble.code == "STARTING":
+                # Killed, it would begin its recovery anew, and never end it. A server that is ready gets the role meanwhile.
+                self._starting_since = now if self._starting_since is None else self._starting_since
+                if now - self._starting_since > START_OR_LEAVE:
+                    self._set_trouble(
+                        "DATABASE_DOWN", "PostgreSQL recovers, and takes no connections before that ends: its log tells how far it is"
+                    )
+                return
+            self._starting_since = None
             self._bad_checks += 1
             if self._bad_checks >= 2:
                 self._bad_checks = 0
@@ -208,6 +218,7 @@ class Keeper:
                 await self._restart(f"it did not answer: {trouble}")
             return
         self._bad_checks = 0
+        self._starting_since = None
         self._set_trouble(None)
 
     async def _check(self) -> None:

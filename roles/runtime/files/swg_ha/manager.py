@@ -113,6 +113,7 @@ class Manager:
         self.quarantine: list[dict[str, Any]] = []
         self.redundant: bool | None = None
         self.failed_units: list[str] = []
+        self.unreadable_roles: list[str] = []
 
         self.requests = Requests(self)
         self.answers = Answers(self)
@@ -165,7 +166,7 @@ class Manager:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.changing: asyncio.Task[bool] | None = None
         self.finishing: asyncio.Task[None] | None = None
-        self._failed_in_a_row = 0
+        self._failed_in_a_row = {ACTIVE: 0, PASSIVE: 0, HAND_OVER: 0}
         self._disk_work: dict[str, asyncio.Task[None]] = {}
         self._complaints: dict[str, str] = {}
         self.plan: plan.Plan[World] | None = None
@@ -731,15 +732,17 @@ class Manager:
             self.plan = None
             self.wake()
         if good:
-            self._failed_in_a_row = 0
+            self._failed_in_a_row[_attempt(verdict)] = 0
             # What comes after the role is there (the Manager, the policy server) may take its time, and must not keep this
             # server from being judged, nor its PostgreSQL from being looked after.
             self.finishing = self._spawn(self._finish(running, work, names), f"finish {kind}")
             # Only then files are copied.
             self.finishing.add_done_callback(lambda _finished: self.wake())
             return True
-        self._failed_in_a_row += 1
-        self._not_before[_attempt(verdict)] = self._loop.time() + min(RETRY * 2 ** (self._failed_in_a_row - 1), LONGEST_RETRY)
+        # Each kind by itself: a server that serves again after a hand-over that failed has not handed over.
+        self._failed_in_a_row[_attempt(verdict)] += 1
+        pause = min(RETRY * 2 ** (self._failed_in_a_row[_attempt(verdict)] - 1), LONGEST_RETRY)
+        self._not_before[_attempt(verdict)] = self._loop.time() + pause
         reason = ": ".join(plan.failure(transition) or ("?", "?"))
         tell(Event.TRANSITION_FAILED, node=names["node"], kind=kind, seconds=transition["seconds"], reason=reason)
         # Whatever it is now, it is decided anew. One that was given up for a fence is still active, for the fence to end it.
@@ -764,11 +767,13 @@ class Manager:
         finally:
             if not work.done():
                 work.cancel()
-                running.end("interrupted")
-                self._add_to_timeline(transition)
-            tell(
-                Event.TRANSITION_ENDED, node=names["node"], kind=names["kind"], outcome=transition["outcome"], seconds=transition["seconds"]
-            )
+                # With this ha_manager its journal stays, by which the next one carries it on.
+                if not self._closing:
+                    running.end("interrupted")
+                    self._add_to_timeline(transition)
+            if transition["outcome"] != "running":
+                seconds, outcome = transition["seconds"], transition["outcome"]
+                tell(Event.TRANSITION_ENDED, node=names["node"], kind=names["kind"], outcome=outcome, seconds=seconds)
         await self._see_to_installs(transition)
         await self._keep_in_mind(transition)
 
@@ -842,17 +847,17 @@ class Manager:
     # What is asked and watched over
 
     async def _look_at_roles(self) -> None:
-        """systemd watches over what the Manager runs; what has failed for good is told."""
+        """systemd watches over what the Manager runs; what has failed for good is told, and files that nobody could go by at the next change."""
         while True:
             await asyncio.sleep(ROLES)
-            mode = self.role or manager_ctl.WAITING
+            mode, failed = self.role or manager_ctl.WAITING, self.failed_units
+            unreadable = await asyncio.to_thread(manager_ctl.unreadable)
             try:
-                found = await units.failed(await asyncio.to_thread(manager_ctl.units_to_run, mode))
+                failed = await units.failed(await asyncio.to_thread(manager_ctl.units_to_run, mode))
             except (UnitError, manager_ctl.ManagerError) as error:
                 _log.debug("the units of the roles: %s", error)
-                continue
-            if found != self.failed_units:
-                self.failed_units = found
+            if (failed, unreadable) != (self.failed_units, self.unreadable_roles):
+                self.failed_units, self.unreadable_roles = failed, unreadable
                 self.wake()
 
     async def gate(self, action: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ MODULE_XML = "/var/wasp/conf/ha/current/module.xml"
 TOLD = "/run/ha_manager/role"
 STOPPED = "/run/ha_manager/stopped"
 CALLER = "ha_manager.service"
+# Of role HA, what a server needs to hear what it is.
+DECIDERS = (CALLER, "heartbeat.service")
 SYSTEMCTL = "systemctl"
 
 USAGE = """\
@@ -48,6 +50,8 @@ ACTIVE, PASSIVE, WAITING = "active", "passive", "waiting"
 _LOCK, _STOP, _START = 8.0, 24.0, 24.0
 _ASK = 10.0
 _PROPERTIES = ("LoadState", "ActiveState", "SubState", "UnitFileState")
+# Told where there is one.
+_JOB = "Job"
 
 
 class ManagerError(Exception):
@@ -62,6 +66,12 @@ class Unit:
     state: str
     sub: str
     file: str
+    job: str = ""
+
+    @property
+    def idle(self) -> bool:
+        """It does nothing, and is not about to: a unit that waits for another one, or for the end of the boot, has a job."""
+        return self.state in ("inactive", "failed") and not self.job
 
     @property
     def running(self) -> bool:
@@ -127,7 +137,7 @@ def difference(roles: set[str], defined: Mapping[str, Sequence[str]], seen: Mapp
     others = [unit for unit in units_of(defined, defined) if unit not in wanted and unit not in of_ha]
     absent = [unit for unit in wanted if not seen[unit].running]
     return Difference(
-        stop=tuple(unit for unit in reversed(others) if seen[unit].running) if stops else (),
+        stop=tuple(unit for unit in reversed(others) if not seen[unit].idle) if stops else (),
         start=tuple(unit for unit in absent if seen[unit].usable),
         lacking=tuple(unit for unit in absent if not seen[unit].usable),
     )
@@ -149,8 +159,8 @@ def problems_of(roles: set[str], defined: Mapping[str, Sequence[str]], seen: Map
         unit = seen[name]
         if name in wanted and not unit.running and not (stopped and name in of_ha):
             problems.append(_not_running(name, unit))
-        if name not in wanted and name not in of_ha and unit.running:
-            problems.append(f"{name} runs, and no role of this server has it")
+        if name not in wanted and name not in of_ha and not unit.idle:
+            problems.append(f"{name} {'runs' if unit.running else 'is about to start or has not ended'}, and no role of this server has it")
         if unit.at_boot:
             problems.append(f"{name} is enabled in systemd: at boot it would start before this server knows what it is")
     return problems
@@ -161,7 +171,8 @@ def parse_show(names: Sequence[str], text: str) -> dict[str, Unit]:
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.strip().split("\n\n")]
     if len(blocks) != len(names) or not all(block.keys() >= set(_PROPERTIES) for block in blocks):
         raise ManagerError(f"systemctl show does not tell the state of {', '.join(names)}")
-    return {name: Unit(*(block[word] for word in _PROPERTIES)) for name, block in zip(names, blocks, strict=True)}
+    words = (*_PROPERTIES, _JOB)
+    return {name: Unit(*(block.get(word, "") for word in words)) for name, block in zip(names, blocks, strict=True)}
 
 
 def _not_running(name: str, unit: Unit) -> str:
@@ -195,6 +206,23 @@ def listed_roles(path: str) -> dict[str, bool]:
 def defined_roles() -> dict[str, tuple[str, ...]]:
     """Raises ManagerError."""
     return _parsed(UNITS, manager_xml.parse_units)
+
+
+def unreadable() -> list[str]:
+    """What is wrong with the files of the Manager, a sentence each, before anybody has to go by them; nothing where it is not installed."""
+    if not any(map(os.path.exists, (UNITS, ACTIVE_ROLES, PASSIVE_ROLES))):
+        return []
+    wrong = []
+    for path, parse in (
+        (UNITS, manager_xml.parse_units),
+        (ACTIVE_ROLES, manager_xml.parse_roles),
+        (PASSIVE_ROLES, manager_xml.parse_roles),
+    ):
+        try:
+            _parsed(path, parse)
+        except ManagerError as error:
+            wrong.append(str(error))
+    return wrong
 
 
 def _parsed(path: str, parse: Callable[[bytes], Content]) -> Content:
@@ -251,7 +279,7 @@ def look(names: Sequence[str]) -> dict[str, Unit]:
     """Ask systemd for all units at once. Raises ManagerError."""
     if not names:
         return {}
-    rc, out = systemctl("show", f"--property={','.join(_PROPERTIES)}", "--", *names, timeout=_ASK)
+    rc, out = systemctl("show", f"--property={','.join((*_PROPERTIES, _JOB))}", "--", *names, timeout=_ASK)
     if rc != 0:
         raise ManagerError(f"systemctl show: {out.strip() or f'exit code {rc}'}")
     return parse_show(names, out)
@@ -302,9 +330,16 @@ def bring_about(mode: str, *, boot: bool) -> list[str]:
     What must not run any more is stopped before anything waits for the disk; passive_device is on the disk before anything
     is started. A power cut in between leaves a server that starts role HA alone, or with it the passive roles.
     """
-    defined = defined_roles()
     wrong: list[str] = []
     listed: dict[str, bool] = {}
+    try:
+        defined: Mapping[str, Sequence[str]] = defined_roles()
+    except ManagerError as error:
+        # Without ha_manager the server would be no use to the other one either.
+        if not boot:
+            raise
+        wrong.append(str(error))
+        defined, mode = {HA: DECIDERS}, WAITING
     try:
         listed = {} if mode == WAITING else listed_roles(PASSIVE_ROLES if mode == PASSIVE else ACTIVE_ROLES)
     except ManagerError as error:

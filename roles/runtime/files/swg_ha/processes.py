@@ -8,9 +8,73 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 
 from .shared.heartbeat import RC_CANNOT_RUN, RC_NOT_FOUND, RC_TIMEOUT
+
+# Seconds for what is over already to be noticed; and what is kept of what a program prints, in bytes.
+GRACE = 0.2
+LONGEST = 1 << 20
+
+
+class _Program(asyncio.SubprocessProtocol):
+    """Collects what a program prints, and knows when it has ended."""
+
+    def __init__(self) -> None:
+        self.printed = {1: bytearray(), 2: bytearray()}
+        self.ended, self.silent = asyncio.Event(), asyncio.Event()
+        self._open = set(self.printed)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.printed[fd] += data
+        del self.printed[fd][:-LONGEST]
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._open.discard(fd)
+        if not self._open:
+            self.silent.set()
+
+    def process_exited(self) -> None:
+        self.ended.set()
+
+
+async def finished(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> tuple[int, bytes, bytes]:
+    """(exit code, standard output, standard error) of a program that gets no input and timeout seconds. Raises OSError, TimeoutError.
+
+    It has ended when it has itself, whoever of what it began still holds its output. One that takes longer, or that nobody waits for any
+    more, is killed with what it began. An exit code is negative for a signal.
+    """
+    transport, program = await asyncio.get_running_loop().subprocess_exec(
+        _Program,
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=env,
+        # With a process group of its own.
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            await program.ended.wait()
+        # What it printed last is on its way.
+        await _within(GRACE, program.silent)
+    finally:
+        if not program.ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+            await _within(GRACE, program.ended)
+        transport.close()
+    code = transport.get_returncode()
+    assert code is not None
+    return code, bytes(program.printed[1]), bytes(program.printed[2])
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def run(argv: Sequence[str], timeout: float) -> tuple[int, str, str]:
@@ -21,26 +85,11 @@ async def run(argv: Sequence[str], timeout: float) -> tuple[int, str, str]:
     nothing for these. When it is cancelled the program is killed.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C"},
-        )
+        code, out, err = await finished(argv, timeout, {**os.environ, "LC_ALL": "C"})
+    except TimeoutError:
+        return RC_TIMEOUT, "", f"no answer within {timeout:g} s"
     except (FileNotFoundError, NotADirectoryError) as error:
         return RC_NOT_FOUND, "", str(error)
     except OSError as error:
         return RC_CANNOT_RUN, "", str(error)
-    try:
-        async with asyncio.timeout(timeout):
-            out, err = await process.communicate()
-    except TimeoutError:
-        return RC_TIMEOUT, "", f"no answer within {timeout:g} s"
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+    return code, out.decode(errors="replace"), err.decode(errors="replace")

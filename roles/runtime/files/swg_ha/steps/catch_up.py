@@ -20,7 +20,7 @@ async def run(world: World) -> str:
     if state == "primary" or (state == "stopped" and not world.postgres.cluster.standby_signal.exists()):
         raise Skip("it is no standby")
     # After a boot it does not run yet, and what it has received may be enough.
-    if state == "stopped":
+    if state in ("stopped", "starting", "unresponsive"):
         await asyncio.to_thread(world.postgres.start, "standby", DEADLINE)
     await asyncio.to_thread(world.postgres.wait_replayed, world.lsn, DEADLINE)
     return f"replayed up to {world.lsn}"

@@ -21,6 +21,10 @@ async def run(world: World) -> str:
     lsn = None if world.forced else world.lsn
     mine = store.record or Record(0, settings.node)
     if mine.active != settings.peer_node:
+        if lsn is None and not world.forced and settings.synchronous and not mine.in_sync:
+            # As a passive by itself would not take over from such a one.
+            lacking = f"{settings.peer_node} lacks commits that were acknowledged here alone, and PostgreSQL did not end cleanly"
+            raise StepFailed(f"{lacking}: '--force' hands over all the same")
         mine = await asyncio.to_thread(store.update, mine, lambda now: now.given_to(settings.peer_node, lsn))
     body = {"lsn": lsn, "record": told(mine)}
     try:

@@ -8,14 +8,22 @@ from __future__ import annotations
 import asyncio
 
 from ..plan import Skip, Step, StepFailed
+from ..shared.postgres import PostgresError
 from .world import World
 
 DEADLINE = 10.0
+LOOK = 4.0
 NOT_CLEANLY = "it did not end cleanly"
 
 
 async def run(world: World) -> str:
-    if (await asyncio.to_thread(world.postgres.observe)).state == "standby":
+    try:
+        async with asyncio.timeout(LOOK):
+            state = (await asyncio.to_thread(world.postgres.observe)).state
+    except (TimeoutError, OSError, PostgresError):
+        # Where nobody can look, as the disk hangs: it must not go on when the disk does.
+        return await abandon(world)
+    if state == "standby":
         raise Skip("it is a standby, which accepts no commits")
     world.lsn = await asyncio.to_thread(world.postgres.stop, DEADLINE)
     return f"it ended at {world.lsn}" if world.lsn else NOT_CLEANLY

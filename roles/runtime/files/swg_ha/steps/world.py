@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .. import processes
 from ..plan import Skip, StepFailed
 
 if TYPE_CHECKING:
@@ -56,25 +55,15 @@ async def command(argv: Sequence[str], timeout: float) -> str:
     if not argv:
         raise Skip("no command is configured for it")
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
+        code, out, err = await processes.finished(argv, timeout)
+    except TimeoutError:
+        raise StepFailed(f"{argv[0]} did not end within {timeout:g} s, and was killed") from None
     except OSError as error:
         # A script whose interpreter is missing is reported in the same way, and has failed.
         if isinstance(error, FileNotFoundError) and not os.path.exists(argv[0]):
             raise Skip(f"{argv[0]} is not installed") from error
         raise StepFailed(f"{argv[0]}: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(timeout):
-            output, _errors = await process.communicate()
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        if isinstance(error, TimeoutError):
-            raise StepFailed(f"{argv[0]} did not end within {timeout:g} s, and was killed") from None
-        raise
-    if process.returncode:
-        last = output.decode(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
-        raise StepFailed(f"{argv[0]} exited with {process.returncode}: {last[0]}")
+    if code:
+        last = (out + err).decode(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+        raise StepFailed(f"{argv[0]} exited with {code}: {last[0]}")
     return f"{argv[0]} was run"

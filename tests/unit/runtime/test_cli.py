@@ -136,7 +136,9 @@ def process(places, *words, **options):
     named = ", ".join(
         f"{name}={str(value)!r}" if isinstance(value, str) else f"{name}=Path({str(value)!r})" for name, value in vars(places).items()
     )
-    program = f"import sys; from pathlib import Path; from swg_ha.cli import Places, main; sys.exit(main({list(words)!r}, Places({named})))"
+    # In a shell's background Ctrl-C is ignored, and so it would be here.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heed}; import sys; from pathlib import Path; from swg_ha.cli import Places, main; sys.exit(main({list(words)!r}, Places({named})))"
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "cwd": ROLE / "files", **options}
     with subprocess.Popen([sys.executable, "-c", program], **options) as running:
         try:

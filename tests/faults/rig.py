@@ -179,6 +179,9 @@ class Pair:
         # Heartbeat that has just been started takes its time before it would say that anybody is dead.
         if not all(status["heartbeat"]["rscstatus"] in SETTLED and status["heartbeat"]["peer"] == "active" for status in (active, passive)):
             return False
+        # And commits that were acknowledged before they began to wait have arrived.
+        if self.synchronous and not active["record"]["in_sync"]:
+            return False
         self.active, self.passive = roles["active"], roles["passive"]
         return True
 

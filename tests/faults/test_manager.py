@@ -85,6 +85,8 @@ def last_steps(pair: Pair, host: str, kind: str) -> list[str]:
 @contextlib.contextmanager
 def killed_after(pair: Pair, host: str, step: str) -> Iterator[None]:
     """Have ha_manager of the host kill itself once, right after the step's end is in its journal."""
+    # What is still under way is carried on after the restart, and would be what is killed.
+    pair.wait_status(host, lambda status: status["transition"] is None, 60, "nothing is under way")
     restart = "systemctl daemon-reload; systemctl restart ha_manager"
     pair.lab.sh(host, f"rm -f /run/ha_manager/killed_after.*; install -D /dev/stdin {DROP_IN}; {restart}", input=drop_in(step))
     try:

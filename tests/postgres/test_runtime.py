@@ -158,6 +158,25 @@ def test_a_frozen_postmaster_behind_a_kept_connection_is_found_by_the_check(pair
     assert active.postgres.postmaster() is None
 
 
+def test_one_that_stops_and_waits_for_its_clients_is_not_taken_for_one_that_recovers(nodes: Pair) -> None:
+    active, _passive = nodes
+    active.postgres.start("primary", 20)
+    client = active.postgres.cluster.connect(time.monotonic() + 10)
+
+    def trouble() -> str:
+        try:
+            active.postgres.check(5)
+        except DatabaseTrouble as error:
+            return error.code
+        return ""
+
+    postmaster = active.postgres.postmaster()
+    assert postmaster is not None
+    os.kill(postmaster, signal.SIGTERM)
+    assert wait_until(lambda: trouble() == "REFUSES", 20)
+    client.close()
+
+
 def test_the_check_says_what_is_wrong(nodes: Pair) -> None:
     active, _passive = nodes
     with pytest.raises(DatabaseTrouble, match="no PostgreSQL runs") as trouble:

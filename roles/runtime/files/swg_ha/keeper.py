@@ -101,6 +101,7 @@ class Keeper:
         self._cancel.set()
         async with self._busy:
             self._cancel.clear()
+            self._starting_since = None
             self._unwatch()
             try:
                 yield
@@ -193,7 +194,7 @@ class Keeper:
             await self._restart("it was gone")
             return
         now = asyncio.get_running_loop().time()
-        if now - self._checked < CALM and not self._bad_checks:
+        if now - self._checked < CALM and not self._bad_checks and self._starting_since is None:
             return
         self._checked = now
         try:
@@ -204,6 +205,7 @@ class Keeper:
                 return
             if trouble.code == "STARTING":
                 # Killed, it would begin its recovery anew, and never end it. A server that is ready gets the role meanwhile.
+                self._bad_checks = 0
                 self._starting_since = now if self._starting_since is None else self._starting_since
                 if now - self._starting_since > START_OR_LEAVE:
                     self._set_trouble(
@@ -234,6 +236,7 @@ class Keeper:
 
     async def _restart(self, why: str) -> None:
         loop = asyncio.get_running_loop()
+        self._starting_since = None
         self._crashes.append(loop.time())
         if len(self._crashes) == CRASHES and self._crashes[-1] - self._crashes[0] < CRASH_WINDOW:
             self._set_trouble("DATABASE_CRASHES", f"PostgreSQL was gone {CRASHES} times within {CRASH_WINDOW:.0f} s")

@@ -740,9 +740,10 @@ class Manager:
             self.finishing.add_done_callback(lambda _finished: self.wake())
             return True
         # Each kind by itself: a server that serves again after a hand-over that failed has not handed over.
-        self._failed_in_a_row[_attempt(verdict)] += 1
-        pause = min(RETRY * 2 ** (self._failed_in_a_row[_attempt(verdict)] - 1), LONGEST_RETRY)
-        self._not_before[_attempt(verdict)] = self._loop.time() + pause
+        kind_of_attempt, moment = _attempt(verdict), self._loop.time()
+        before = 0 if moment - self._not_before[kind_of_attempt] > 2 * LONGEST_RETRY else self._failed_in_a_row[kind_of_attempt]
+        self._failed_in_a_row[kind_of_attempt] = before + 1
+        self._not_before[kind_of_attempt] = moment + min(RETRY * 2**before, LONGEST_RETRY)
         reason = ": ".join(plan.failure(transition) or ("?", "?"))
         tell(Event.TRANSITION_FAILED, node=names["node"], kind=kind, seconds=transition["seconds"], reason=reason)
         # Whatever it is now, it is decided anew. One that was given up for a fence is still active, for the fence to end it.

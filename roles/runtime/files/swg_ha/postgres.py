@@ -399,7 +399,8 @@ class Postgres:
         except NoAnswer as error:
             raise DatabaseTrouble("UNRESPONSIVE", f"{error} (process {server.pid})") from None
         except Refused as error:
-            starting = self._not_connected(until).state == "starting"
+            # It says the same while it stops, which it may never end: a smart shutdown waits for every client, us among them.
+            starting = server.status != "stopping" and self._not_connected(until).state == "starting"
             raise DatabaseTrouble("STARTING" if starting else "REFUSES", str(error)) from None
 
     def probe_disk(self, deadline: float) -> None:

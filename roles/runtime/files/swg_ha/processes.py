@@ -64,8 +64,10 @@ async def finished(argv: Sequence[str], timeout: float, env: Mapping[str, str] |
         if not program.ended.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(transport.get_pid(), signal.SIGKILL)
+        try:
             await _within(GRACE, program.ended)
-        transport.close()
+        finally:
+            transport.close()
     code = transport.get_returncode()
     assert code is not None
     return code, bytes(program.printed[1]), bytes(program.printed[2])

@@ -17,7 +17,7 @@ async def run(world: World) -> str:
     if world.lsn is None:
         raise Skip("the other server did not hand over")
     state = (await asyncio.to_thread(world.postgres.observe)).state
-    if state == "primary" or (state == "stopped" and not world.postgres.cluster.standby_signal.exists()):
+    if state == "primary" or (state != "standby" and not world.postgres.cluster.standby_signal.exists()):
         raise Skip("it is no standby")
     # After a boot it does not run yet, and what it has received may be enough.
     if state in ("stopped", "starting", "unresponsive"):

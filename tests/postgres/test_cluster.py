@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ansible_collections.swg.ha.plugins.module_utils.postgres_cluster import wait_until
 from tests.postgres.servers import Server
 
 MakeServer = Callable[..., Server]
@@ -72,7 +73,7 @@ def test_both_sides_of_a_replication(primary: Server, server: MakeServer) -> Non
     assert (slot["name"], slot["active"], slot["wal_status"]) == ("ps2", True, "reserved")
     there = standby.cluster.info()
     assert (there["streaming"], there["in_recovery"], there["has_user_data"]) == (True, True, True)
-    assert (there["lag_bytes"], there["lag_s"]) == (0, 0)
+    assert wait_until(lambda: [standby.cluster.info()[name] for name in ("lag_bytes", "lag_s")] == [0, 0], 20)
     assert (there["receiver"]["sender_port"], there["receiver"]["slot"]) == (primary.port, "ps2")
     assert there["system_identifier"] == here["system_identifier"]
 

@@ -87,10 +87,15 @@ def test_what_is_seen_of_a_pair_and_of_servers_that_are_down(nodes: Pair) -> Non
 
     passive.follow()
     pair_in_step(active, passive)
-    here, there = active.postgres.observe(), passive.postgres.observe()
-    assert (here.state, here.streaming, here.lag, here.synchronous, here.received) == ("primary", True, 0, False, None)
+
+    def both() -> tuple[engine.Database, engine.Database]:
+        return active.postgres.observe(), passive.postgres.observe()
+
+    # A primary at rest writes now and then as well.
+    assert wait_until(lambda: len({place for one, other in [both()] for place in (one.lsn, other.lsn, other.received)}) == 1, 20)
+    here, there = both()
+    assert (here.state, here.streaming, here.synchronous, here.received) == ("primary", True, False, None)
     assert (there.state, there.streaming, there.timeline, there.replay_paused) == ("standby", True, 1, False)
-    assert there.lsn == there.received == here.lsn
     assert here.heard is not None and here.heard < 3
     assert there.heard is not None and there.heard < 6
 
@@ -99,7 +104,7 @@ def test_what_is_seen_of_a_pair_and_of_servers_that_are_down(nodes: Pair) -> Non
     assert (crashed.state, crashed.clean) == ("stopped", False)
     assert wait_until(lambda: not passive.postgres.observe().streaming, 10)
     lonely = passive.postgres.observe()
-    assert (lonely.state, lonely.lsn) == ("standby", there.lsn)
+    assert lonely.state == "standby" and lonely.lsn is not None and there.lsn is not None and lsn(lonely.lsn) >= lsn(there.lsn)
     passive.postgres.stop(10)
     assert (passive.postgres.observe().state, passive.postgres.observe().clean) == ("stopped", True)
 

@@ -404,6 +404,8 @@ def test_a_promotion_that_replays_nothing_is_given_up(pair: Pair) -> None:
         passive.postgres.promote(2)
     assert 2 <= time.monotonic() - begin < 15
     os.kill(startup, signal.SIGCONT)
+    # What it was told it does, whoever waits.
+    passive.server.wait("SELECT NOT pg_is_in_recovery()")
     assert passive.postgres.promote(20)[0] == 2
 
 

@@ -97,9 +97,7 @@ def build(base: Path, new: Path, before: set[str] | None, wanted: Mapping[str, b
 
 def share(old: Path, new: Path) -> None:
     """Everything of a folder in another one: folders anew, all else by hard links."""
-    status = old.lstat()
-    os.chown(new, status.st_uid, status.st_gid)
-    shutil.copystat(old, new)
+    liken(old, new)
     with os.scandir(old) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -114,9 +112,14 @@ def make_alike(old: Path, new: Path) -> None:
     if not new.is_dir():
         make_alike(old.parent, new.parent)
         new.mkdir()
-        status = old.lstat()
-        os.chown(new, status.st_uid, status.st_gid)
-        shutil.copystat(old, new)
+        liken(old, new)
+
+
+def liken(old: Path, new: Path) -> None:
+    """Give a folder owner, mode and times of another one."""
+    status = old.lstat()
+    os.chown(new, status.st_uid, status.st_gid)
+    shutil.copystat(old, new)
 
 
 def remove(path: Path) -> None:

@@ -50,8 +50,8 @@ ACTIVE, PASSIVE, WAITING = "active", "passive", "waiting"
 _LOCK, _STOP, _START = 8.0, 24.0, 24.0
 _ASK = 10.0
 _PROPERTIES = ("LoadState", "ActiveState", "SubState", "UnitFileState")
-# Told where there is one.
-_JOB = "Job"
+# A job is told where there is one.
+_WORDS = (*_PROPERTIES, "Job")
 
 
 class ManagerError(Exception):
@@ -171,8 +171,7 @@ def parse_show(names: Sequence[str], text: str) -> dict[str, Unit]:
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.strip().split("\n\n")]
     if len(blocks) != len(names) or not all(block.keys() >= set(_PROPERTIES) for block in blocks):
         raise ManagerError(f"systemctl show does not tell the state of {', '.join(names)}")
-    words = (*_PROPERTIES, _JOB)
-    return {name: Unit(*(block.get(word, "") for word in words)) for name, block in zip(names, blocks, strict=True)}
+    return {name: Unit(*(block.get(word, "") for word in _WORDS)) for name, block in zip(names, blocks, strict=True)}
 
 
 def _not_running(name: str, unit: Unit) -> str:
@@ -279,7 +278,7 @@ def look(names: Sequence[str]) -> dict[str, Unit]:
     """Ask systemd for all units at once. Raises ManagerError."""
     if not names:
         return {}
-    rc, out = systemctl("show", f"--property={','.join((*_PROPERTIES, _JOB))}", "--", *names, timeout=_ASK)
+    rc, out = systemctl("show", f"--property={','.join(_WORDS)}", "--", *names, timeout=_ASK)
     if rc != 0:
         raise ManagerError(f"systemctl show: {out.strip() or f'exit code {rc}'}")
     return parse_show(names, out)
